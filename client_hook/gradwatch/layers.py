@@ -1,0 +1,146 @@
+"""The layers of a watched model: which parameters are measured, and under which names they are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from gradwatch import frames
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One recorded row of the layer table: a parameter tensor or, in a model too large, a module."""
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    owner: int | None
+    """``id`` of the module that holds it, to look up its place in the execution order."""
+
+    def as_json(self, order: int) -> list[Any]:
+        return [self.name, list(self.shape), self.numel, order]
+
+
+class LayerTable:
+    """The measured parameters of one monitor, in the order of the recorded layers. It grows, and never shrinks.
+
+    Frozen parameters belong to it: they may thaw, and torch's clipping would then see them.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self.layers: list[Layer] = []
+        self.parameters: list[Tensor] = []
+        self.place: dict[int, int] = {}
+        self._optimizers = optimizers
+        self._optimized = _count(optimizers)
+        self._kinds: set[tuple[object, object]] = set()
+        for layer, parameter in named_parameters(model, optimizers):
+            self._add(layer, parameter)
+
+    def _add(self, layer: Layer, parameter: Tensor) -> None:
+        self.place[id(parameter)] = len(self.parameters)
+        self.layers.append(layer)
+        self.parameters.append(parameter)
+        self._kinds.add((parameter.device, parameter.dtype))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all parameters shared one device and dtype when they were taken in."""
+        return len(self._kinds) == 1
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy has parameters of its own, so what was known by identity is looked up anew.
+        self.__dict__.update(state)
+        self.place = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+
+    def has_grown(self) -> bool:
+        """Take in parameters that were added to an optimizer since the last call; whether there were any."""
+        optimized = _count(self._optimizers)
+        if optimized == self._optimized:
+            return False
+        self._optimized = optimized
+        before = len(self.parameters)
+        for layer, parameter in named_parameters(nn.Module(), self._optimizers):
+            if id(parameter) not in self.place:
+                self._add(layer, parameter)
+        return len(self.parameters) > before
+
+    def adopt(self, parameters: Iterable[Tensor]) -> bool:
+        """Take in parameters that no model or optimizer named; whether there were any."""
+        before = len(self.parameters)
+        for parameter in parameters:
+            if id(parameter) not in self.place:
+                name = f"parameter{len(self.parameters)}"
+                self._add(Layer(name, tuple(parameter.shape), parameter.numel(), None), parameter)
+        return len(self.parameters) > before
+
+
+def _count(optimizers: Sequence[Optimizer]) -> int:
+    return sum(len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups)
+
+
+def named_parameters(model: nn.Module, optimizers: Iterable[Optimizer]) -> Iterator[tuple[Layer, Parameter]]:
+    """Every parameter once: the model's by name, then those that only an optimizer knows.
+
+    Tied parameters appear under their first name. The prefixes that wrappers add (``_orig_mod.`` by torch.compile,
+    ``module.`` by DistributedDataParallel) are left out of the names.
+    """
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        for own, parameter in module.named_parameters(prefix=path, recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield Layer(_plain(own, model), tuple(parameter.shape), parameter.numel(), id(module)), parameter
+    for number, optimizer in enumerate(optimizers):
+        for group, position, parameter in _members(optimizer):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                name = f"optimizer{number}.group{group}.{position}"
+                yield Layer(name, tuple(parameter.shape), parameter.numel(), None), parameter
+
+
+def _members(optimizer: Optimizer) -> Iterator[tuple[int, int, Parameter]]:
+    for group, settings in enumerate(optimizer.param_groups):
+        for position, parameter in enumerate(settings["params"]):
+            yield group, position, parameter
+
+
+def _plain(name: str, model: nn.Module) -> str:
+    name = name.replace("_orig_mod.", "")
+    if type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        name = name.removeprefix("module.")
+    return _storable(name)
+
+
+def _storable(name: str) -> str:
+    """A name the server takes: long ones keep their end, which tells layers apart."""
+    name = name.replace("\0", "�")
+    return name if len(name) <= frames.MAX_NAME else "…" + name[-(frames.MAX_NAME - 1) :]
+
+
+def fold_into_modules(layers: list[Layer], limit: int = frames.MAX_LAYERS) -> tuple[list[Layer], list[int]]:
+    """Modules in place of ``layers`` when there are more than ``limit``, and for each layer the module it belongs to.
+
+    Names are cut at the deepest level of the module tree that leaves at most ``limit`` modules.
+    """
+    paths = [layer.name.split(".")[:-1] for layer in layers]
+    depth = max((len(path) for path in paths), default=0)
+    while depth > 0 and len({tuple(path[:depth]) for path in paths}) > limit:
+        depth -= 1
+    modules: dict[str, list[Layer]] = {}
+    owners = []
+    for path, layer in zip(paths, layers, strict=True):
+        name = ".".join(path[:depth]) or "(model)"
+        modules.setdefault(name, []).append(layer)
+        owners.append(name)
+    places = {name: place for place, name in enumerate(modules)}
+    folded = [
+        Layer(name, (), sum(layer.numel for layer in members), members[0].owner) for name, members in modules.items()
+    ]
+    return folded, [places[name] for name in owners]

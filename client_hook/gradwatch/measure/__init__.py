@@ -1,0 +1,1 @@
+"""What is measured beside the clipping, one thing a file: tensors in, device numbers out."""

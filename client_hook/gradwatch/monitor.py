@@ -1,0 +1,263 @@
+"""The object a training script holds: it clips, measures and hands the step to the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradwatch import frames, registry
+from gradwatch.clipping.strategy import Decision, Measurement, Strategy
+from gradwatch.console import say
+from gradwatch.layers import LayerTable
+from gradwatch.measure.execution_order import ExecutionOrder
+from gradwatch.measure.loss_scale import unscale
+from gradwatch.recording import NullSink, Sink
+from gradwatch.step_writer import Present, StepWriter
+
+NonFinite = Literal["record", "skip", "raise"]
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """Raised by ``monitor.clip`` under ``nonfinite="raise"``; names step and layers. The gradients are untouched."""
+
+
+class Monitor:
+    """Built by ``gradwatch.watch``; see there for the arguments.
+
+    A copy of a monitor (``copy.deepcopy``, pickle) clips the same and records nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        strategy: Strategy,
+        *,
+        nonfinite: NonFinite,
+        start_step: int,
+        open_sink: Callable[[int, Strategy], Sink],
+    ) -> None:
+        self.strategy = strategy
+        self.nonfinite = nonfinite
+        self.optimizers = list(optimizers)
+        self._step = start_step
+        self._table = LayerTable(model, self.optimizers)
+        self._order = ExecutionOrder(model)
+        self._open_sink = open_sink
+        self._writer: StepWriter | None = None
+        self._said: set[str] = set()
+
+    # What a script uses.
+
+    @property
+    def step(self) -> int:
+        """The number of the next step; steps are counted from ``start_step``."""
+        return self._step
+
+    @property
+    def threshold(self) -> float:
+        """The threshold in force. Settable; takes effect with the next clip."""
+        return self.strategy.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.strategy.threshold = value
+
+    def clip(
+        self, loss: Tensor | float | None = None, *, optimizer: Optimizer | None = None, scaler: Any = None
+    ) -> Tensor:
+        """Measure, clip and record one step. Call it after ``backward`` and before ``optimizer.step``.
+
+        ``loss``: recorded with the step, detached at once. ``optimizer``: clip and count only this one's parameters.
+        ``scaler``: a ``torch.amp.GradScaler``; gradients it has not unscaled yet are unscaled first.
+        Returns the total norm before clipping, 0-dimensional, on the gradients' device, without waiting for it.
+        Raises NonFiniteGradientError under ``nonfinite="raise"``, else nothing of gradwatch's own: should gradwatch
+        fail, torch's clipping takes over and an event says so.
+        """
+        with torch.no_grad():
+            if scaler is not None:
+                for owner in self.optimizers if optimizer is None else [optimizer]:
+                    unscale(scaler, owner)
+            parameters: Sequence[Tensor] | None = None
+            if optimizer is not None:
+                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler)
+
+    def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
+        """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
+        with torch.no_grad():
+            if self._table.adopt(parameters) and self._writer is not None:
+                self._writer.table_has_grown()
+            return self._take_step(strategy, parameters, nonfinite, None, None)
+
+    def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
+        """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
+        try:
+            at = max(self._step - 1, 0) if step is None else step
+            self._writing().sink.log(frames.check_count("step", at), values)
+        except Exception as error:
+            self._tell("a logged value could not be recorded", f"a logged value could not be recorded: {error}")
+
+    def event(self, name: str, text: str = "") -> None:
+        """Record a mark on the time axis, such as ``monitor.event("checkpoint", "step 1000")``."""
+        try:
+            self._writing().sink.event(max(self._step - 1, 0), name, text)
+        except Exception as error:
+            self._tell("an event could not be recorded", f"an event could not be recorded: {error}")
+
+    def finish(self, state: str = "finished", reason: str = "") -> None:
+        """End the run; takes two seconds at most. The monitor goes on clipping, without recording."""
+        registry.forget(self)
+        self._order.close()
+        sink = self._writer.sink if self._writer is not None else None
+        self.go_silent()
+        if sink is not None:
+            sink.finish(state, reason)
+
+    def go_silent(self) -> None:
+        """From now on clip and record nothing."""
+        self._open_sink = _no_sink
+        self._writer = None
+
+    def detach(self) -> None:
+        """Stop watching: the same as ``finish``."""
+        self.finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step and strategy state, to be saved with a checkpoint."""
+        return {"step": self._step, "strategy": self.strategy.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken; call it before the first clip, which opens the attempt at that step."""
+        self._step = int(state["step"])
+        self.strategy.load_state_dict(state["strategy"])
+
+    def owns(self, parameter: Tensor) -> bool:
+        """Whether ``parameter`` is among those measured here."""
+        return id(parameter) in self._table.place
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.finish("failed", f"{type(error).__name__}: {error}"[: frames.MAX_NAME])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: getattr(self, name) for name in ("strategy", "nonfinite", "optimizers", "_step", "_table", "_said")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._order = ExecutionOrder(nn.Module())
+        self._order.close()
+        self.go_silent()
+
+    # One step.
+
+    def _take_step(
+        self,
+        strategy: Strategy,
+        parameters: Sequence[Tensor] | None,
+        nonfinite: NonFinite,
+        loss: Tensor | float | None,
+        scaler: Any,
+    ) -> Tensor:
+        try:
+            if self._table.has_grown() and self._writer is not None:
+                self._writer.table_has_grown()
+            chosen = self._table.parameters if parameters is None else parameters
+            gradients = [gradient for parameter in chosen if (gradient := parameter.grad) is not None]
+            measurement = strategy.measure(gradients, self._table.uniform)
+            decision = strategy.decide(measurement, gradients)
+            # The one wait for the device; torch's behaviour, "record", needs none.
+            finite = nonfinite == "record" or bool(torch.isfinite(measurement.total).item())
+            if finite:
+                strategy.apply(measurement, gradients, decision)
+            else:
+                decision = Decision(0.0, False, decision.threshold)
+        except Exception as error:
+            total = self._fall_back(error, strategy, parameters)
+        else:
+            present = self._record(chosen, gradients, measurement, decision, loss, scaler)
+            if not finite:
+                self._refuse_step(nonfinite, chosen, measurement, present)
+            total = measurement.total
+        self._step += 1
+        return total
+
+    def _record(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        measurement: Measurement,
+        decision: Decision,
+        loss: Tensor | float | None,
+        scaler: Any,
+    ) -> Present | None:
+        present = None
+        try:
+            writer = self._writing()
+            present = writer.where_present(parameters, gradients)
+            if not isinstance(writer.sink, NullSink):
+                writer.write(self._step, loss, measurement, decision, present, scaler)
+        except Exception as error:
+            self._tell("a step could not be recorded", f"step {self._step} could not be recorded: {error!r}")
+        return present
+
+    def _refuse_step(
+        self, nonfinite: NonFinite, parameters: Sequence[Tensor], measurement: Measurement, present: Present | None
+    ) -> None:
+        if nonfinite == "raise":
+            step, self._step = self._step, self._step + 1
+            blame = self._blame(measurement, present)
+            raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {blame}")
+        # Without a gradient an optimizer touches neither the parameter nor its state, at its first step either.
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _blame(self, measurement: Measurement, present: Present | None) -> str:
+        bad = (~torch.isfinite(measurement.norms)).nonzero().flatten().tolist()
+        names = [self._table.layers[place if present is None else present.places[place]].name for place in bad]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return (", ".join(names[:8]) + more) or "the sum of all layers"
+
+    def _writing(self) -> StepWriter:
+        if self._writer is None:
+            sink = self._open_sink(self._step, self.strategy)
+            self._writer = StepWriter(self._table, self._order, self.optimizers, sink)
+        return self._writer
+
+    # When something is wrong.
+
+    def _fall_back(self, error: Exception, strategy: Strategy, parameters: Sequence[Tensor] | None) -> Tensor:
+        """torch's own clipping in place of ours: never no clipping."""
+        total = strategy.fall_back(self._table.parameters if parameters is None else parameters)
+        text = f"step {self._step}: gradwatch could not clip ({error!r}); torch's own clipping took over"
+        self._tell("gradwatch could not clip", text)
+        return total
+
+    def _tell(self, kind: str, text: str) -> None:
+        """One line on the console for each kind of failure, and an event for each failure."""
+        if kind not in self._said:
+            self._said.add(kind)
+            say(text)
+        try:
+            if self._writer is not None:
+                self._writer.sink.event(self._step, "fallback", text)
+        except Exception:
+            return
+
+
+def _no_sink(step: int, strategy: Strategy) -> Sink:
+    return NullSink()

@@ -1,0 +1,184 @@
+"""``gradwatch.watch``: builds the monitor of a training."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import gradwatch
+from gradwatch import frames, registry, uncaught
+from gradwatch.clipping.global_norm import GlobalNorm
+from gradwatch.clipping.measure_only import MeasureOnly
+from gradwatch.clipping.strategy import Strategy
+from gradwatch.console import say
+from gradwatch.monitor import Monitor, NonFinite
+from gradwatch.recording import NullSink, Recording, Sink
+from gradwatch.settings import Settings
+
+_SECRET_WORDS = ("token", "secret", "password", "passwd", "api_key", "apikey", "credential", "private_key")
+
+
+def watch(  # noqa: PLR0913 - one keyword per thing a user may say
+    model: nn.Module,
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    *,
+    clip: float | Strategy | None,
+    nonfinite: NonFinite = "record",
+    project: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    tags: Iterable[str] = (),
+    config: Mapping[str, Any] | None = None,
+    total_steps: int | None = None,
+    start_step: int = 0,
+    server: str | None = None,
+    mode: str | None = None,
+) -> Monitor:
+    """Watch ``model``: every ``monitor.clip(loss)`` then clips its gradients and records the step.
+
+    ``optimizer``: the one, or all, that step the model. ``clip``: a number (global L2 norm), a strategy such as
+    ``gradwatch.Value(0.5)``, or None (measure only). ``nonfinite``: what to do with a non-finite total norm: "record"
+    (as torch does: nothing), "skip" (leave parameters and optimizer state as they are) or "raise".
+    ``project``, ``name``, ``group``, ``tags``, ``config``: how the run is found again; values in ``config`` under names
+    such as "token" are masked. ``total_steps``: for the estimated end. ``start_step``: number of the first step.
+    ``server``: address, by default the server of this user on this machine. ``mode``: "online", "offline", "disabled".
+
+    Watching the same model or optimizer again finishes the earlier monitor.
+    Raises TypeError or ValueError, saying what to write instead, when an argument is wrong.
+    """
+    optimizers = _optimizers(optimizer)
+    strategy = _strategy(clip)
+    if nonfinite not in ("record", "skip", "raise"):
+        raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    settings = Settings.gather(server=server, mode=mode, project=project, group=group)
+    hello = _hello(settings, name, tags, config, total_steps)
+    registry.replace(model, optimizers)
+    monitor = Monitor(
+        model,
+        optimizers,
+        strategy,
+        nonfinite=nonfinite,
+        start_step=frames.check_count("start_step", start_step),
+        open_sink=_sink_opener(settings, hello, nonfinite),
+    )
+    registry.remember(model, monitor)
+    return monitor
+
+
+def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer]:
+    given = [] if optimizer is None else [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    for one in given:
+        if not isinstance(one, Optimizer):
+            raise TypeError(f"optimizer must be a torch optimizer or a list of them, not {type(one).__name__}")
+    return given
+
+
+def _strategy(clip: float | Strategy | None) -> Strategy:
+    if clip is None:
+        return MeasureOnly()
+    if isinstance(clip, Strategy):
+        return clip
+    if isinstance(clip, bool) or not isinstance(clip, int | float):
+        raise TypeError(f"clip must be a number, a strategy such as gradwatch.Value(0.5), or None, not {clip!r}")
+    return GlobalNorm(clip)
+
+
+def _hello(
+    settings: Settings, name: str | None, tags: Iterable[str], config: Mapping[str, Any] | None, total_steps: int | None
+) -> dict[str, Any]:
+    """The hello frame's header, but for writer, seq and what only the first step knows."""
+    run = settings.run or secrets.token_hex(8)
+    return {
+        "project": frames.check_text("project", settings.project),
+        "run": frames.check_text("the run (GRADWATCH_RUN)", run),
+        "launch": _launch(),
+        "rank": _rank(),
+        "world_size": _world_size(),
+        "name": frames.check_text("name", name if name is not None else _default_name(run)),
+        "group": frames.check_text("group", settings.group) if settings.group is not None else None,
+        "tags": [frames.check_text("a tag", tag) for tag in tags],
+        "config": storable_config(config or {}),
+        "total_steps": None if total_steps is None else frames.check_count("total_steps", total_steps),
+        "host": {
+            "hostname": socket.gethostname(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        },
+        "started_at": time.time(),
+        "client": gradwatch.__version__,
+    }
+
+
+def _default_name(run: str) -> str:
+    script = os.path.basename(sys.argv[0] if sys.argv else "") or "run"
+    return f"{script.removesuffix('.py')}-{run[:4]}"
+
+
+def storable_config(value: Any, name: str = "") -> Any:
+    """``value`` as JSON holds it; anything else as its text; whatever is named like a secret masked."""
+    if any(word in name.lower() for word in _SECRET_WORDS):
+        return "***"
+    if isinstance(value, Mapping):
+        return {str(key)[: frames.MAX_NAME]: storable_config(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_config(item) for item in value[:1000]]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) <= frames.MAX_COUNT:
+        return value
+    if isinstance(value, float) and value - value == 0:
+        return value
+    return str(value)[: frames.MAX_NAME].replace("\0", "")
+
+
+def _rank() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", 0))
+
+
+def _world_size() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _launch() -> str:
+    """Shared by the ranks of one launch, so that they become one attempt; random for a process on its own."""
+    if _world_size() == 1:
+        return secrets.token_hex(8)
+    names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"]
+    names += ["MASTER_ADDR", "MASTER_PORT"]
+    return "-".join(os.environ.get(name, "") for name in names)[: frames.MAX_NAME]
+
+
+def _sink_opener(settings: Settings, hello: dict[str, Any], nonfinite: str) -> Callable[[int, Strategy], Sink]:
+    def open_sink(step: int, strategy: Strategy) -> Sink:
+        if settings.mode == "disabled" or hello["rank"] != 0:
+            return NullSink()
+        clip = strategy.describe()
+        norm_type = clip.get("norm_type", 2.0)
+        said = {**hello, "start_step": step, "clip": clip, "norm_type": norm_type, "nonfinite": nonfinite}
+        try:
+            recording = Recording(settings, secrets.token_hex(16), said, frames.run_id(hello["project"], hello["run"]))
+        except Exception as error:
+            say(f"nothing will be recorded: {error!r}")
+            return NullSink()
+        uncaught.tell(weakref.ref(recording))
+        return recording
+
+    return open_sink
