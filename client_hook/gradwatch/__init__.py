@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gradwatch.drop_in import clip_grad_value_ as clip_grad_value_
     from gradwatch.monitor import Monitor as Monitor
     from gradwatch.monitor import NonFiniteGradientError as NonFiniteGradientError
-    from gradwatch.watch import watch as watch
+    from gradwatch.watching import watch as watch
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ _HOMES = {
     "Value": "gradwatch.clipping.value",
     "clip_grad_norm_": "gradwatch.drop_in",
     "clip_grad_value_": "gradwatch.drop_in",
-    "watch": "gradwatch.watch",
+    "watch": "gradwatch.watching",
 }
 
 __all__ = [
@@ -47,8 +47,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gradwatch' has no attribute {name!r}")
-    # `gradwatch.watch` is a function in a module of the same name: importing the module binds the module to the name,
-    # so the value is bound again afterwards.
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -14,7 +14,7 @@ from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.value import Value
 from gradwatch.monitor import Monitor, NonFiniteGradientError
-from gradwatch.watch import watch
+from gradwatch.watching import watch
 
 # Runs of parameters that no monitor watches, by their first parameter; the module stands in for the unknown model.
 _own_runs = WeakTensorKeyDictionary()

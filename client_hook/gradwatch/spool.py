@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from gradwatch import frames
 
@@ -89,10 +89,10 @@ class Spool:
         self._segments: list[Segment] = []
         self._number = 0
         self._guard = threading.Lock()  # over the list of segments; never held during disk writes of other threads
-        self._lock_file: IO[bytes] | None = None
+        self._lock: int | None = None
         try:
             self.folder.mkdir(parents=True, mode=0o700)
-            self._lock_file = lock(self.folder)
+            self._lock = lock(self.folder)
         except OSError as error:
             self.disk_error = str(error)
 
@@ -169,9 +169,9 @@ class Spool:
             segment.close()
         if delivered:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 class Reader:
@@ -218,11 +218,11 @@ class Reader:
 class Leftover:
     """The spool of a writer that has ended: what ``gradwatch sync`` delivers."""
 
-    def __init__(self, folder: Path, lock_file: IO[bytes]) -> None:
+    def __init__(self, folder: Path, held: int) -> None:
         self.folder = folder
         self.writer = folder.name
         self.damaged = 0  # bytes that were no whole frame: the tail torn by a crash, as a rule
-        self._lock_file = lock_file
+        self._lock = held
 
     def frames(self) -> Iterator[bytes]:
         """Every whole frame, preamble first, then in order. Damaged bytes end a file: what follows them is lost."""
@@ -254,7 +254,7 @@ class Leftover:
     def close(self, *, delivered: bool) -> None:
         if delivered:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock_file.close()
+        os.close(self._lock)
 
 
 def leftovers(directory: Path) -> Iterator[Leftover]:
@@ -263,29 +263,29 @@ def leftovers(directory: Path) -> Iterator[Leftover]:
         if not folder.is_dir():
             continue
         try:
-            lock_file = lock(folder)
+            held = lock(folder)
         except OSError:
             continue
-        yield Leftover(folder, lock_file)
+        yield Leftover(folder, held)
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def lock(folder: Path) -> IO[bytes]:
-    """Hold ``folder`` until the process dies or the file is closed. Raises OSError when another holds it."""
-    file = open(folder / _LOCK, "ab", opener=_private)  # noqa: SIM115 - it stays open as long as it locks
+def lock(folder: Path) -> int:
+    """Hold ``folder`` until the process dies or the returned file is closed. Raises OSError when another holds it."""
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
+        os.close(file)
         raise
     return file

@@ -1,4 +1,4 @@
-"""Writes the golden frames of the current version: ``python tests/golden/make.py``. Files of older versions stay for ever."""
+"""Writes the golden frames of the current version: ``python tests/golden/make.py``. Older versions' files stay."""
 
 from __future__ import annotations
 

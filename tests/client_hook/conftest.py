@@ -1,0 +1,74 @@
+"""What the hook's tests share: a sink that keeps what it is given, and gradients to clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradwatch.clipping.strategy import Strategy
+from gradwatch.monitor import Monitor
+from gradwatch.recorder import Recorder, Rows
+from gradwatch.recording import Sink
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class KeepingSink:
+    """Keeps tables, rows, values and events in memory, as the recording thread would take them."""
+
+    def __init__(self) -> None:
+        self.tables: list[list[list[Any]]] = []
+        self.recorders: list[Recorder] = []
+        self.values: list[tuple[int, dict[str, float | Tensor]]] = []
+        self.events: list[tuple[int, str, str]] = []
+        self.urgencies = 0
+        self.ends: list[tuple[str, str]] = []
+
+    def begin(self, table: list[list[Any]], recorder: Recorder) -> None:
+        self.tables.append(table)
+        self.recorders.append(recorder)
+
+    def urgent(self) -> None:
+        self.urgencies += 1
+
+    def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        self.values.append((step, dict(values)))
+
+    def event(self, step: int, name: str, text: str) -> None:
+        self.events.append((step, name, text))
+
+    def finish(self, state: str, reason: str) -> None:
+        self.ends.append((state, reason))
+
+    def rows(self, table: int = -1) -> list[Rows]:
+        return list(self.recorders[table].take(1_000_000))
+
+
+def monitor_of(
+    model: nn.Module, optimizers: list[Optimizer], strategy: Strategy, sink: Sink, **options: Any
+) -> Monitor:
+    return Monitor(
+        model,
+        optimizers,
+        strategy,
+        nonfinite=options.get("nonfinite", "record"),
+        start_step=options.get("start_step", 0),
+        open_sink=lambda step, strategy: sink,
+    )
+
+
+@pytest.fixture
+def sink() -> KeepingSink:
+    return KeepingSink()
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """GRADWATCH_DIR in a temporary folder, and nothing said by the environment of whoever runs the tests."""
+    for name in ("SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP"):
+        monkeypatch.delenv(f"GRADWATCH_{name}", raising=False)
+    monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path / "gradwatch"))
+    monkeypatch.setenv("GRADWATCH_MODE", "offline")
+    yield tmp_path / "gradwatch"
