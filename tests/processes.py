@@ -1,0 +1,114 @@
+"""Real servers and trainings, each in a process of its own, as a user would have them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+SETTINGS = ("SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP", "DATABASE", "HOST", "PORT", "WEBHOOK_URL")
+
+
+def clean_environment(directory: Path, **said: str) -> dict[str, str]:
+    """This process's environment without its own gradwatch settings; ``said`` in their place."""
+    kept = {name: value for name, value in os.environ.items() if name.removeprefix("GRADWATCH_") not in SETTINGS}
+    return {**kept, "GRADWATCH_DIR": str(directory), "PYTHONUNBUFFERED": "1", **said}
+
+
+class Process:
+    """A child process that ends with the ``with`` block, by SIGTERM and then by force."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with open(log, "ab") as file:
+            self.popen = subprocess.Popen(
+                command, env=dict(environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=log.parent
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+    def wait(self, seconds: float = 60) -> int:
+        return self.popen.wait(seconds)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(15)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            raise AssertionError(f"the process did not end at signal {number}: {self.output[-2000:]}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.popen.poll() is None:
+            self.end()
+
+
+class ServerProcess(Process):
+    """``gradwatch serve`` (or ``command``) on ``directory``; ready when constructed."""
+
+    def __init__(self, directory: Path, *arguments: str, command: Sequence[str] | None = None, **said: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        announced = directory / "server.json"
+        announced.unlink(missing_ok=True)  # a killed server has left its own
+        whole = [*(command or (sys.executable, "-m", "gradwatch.cli", "serve")), *(arguments or ("--port", "0"))]
+        super().__init__(whole, clean_environment(directory, **said), directory / "server.log")
+        until = time.monotonic() + 60
+        while not announced.exists():
+            if self.popen.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"the server did not start: {self.output[-2000:]}")
+            time.sleep(0.02)
+        self.url: str = json.loads(announced.read_text())["url"]
+
+    def get(self, path: str, **options: Any) -> Any:
+        """The JSON of an answer that must be 200."""
+        answer = httpx.get(self.url + path, timeout=30, **options)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer.json()
+
+    def await_json(self, path: str, holds: Callable[[Any], object], seconds: float = 30) -> Any:
+        """The JSON of ``path`` as soon as ``holds`` is true of it."""
+        until = time.monotonic() + seconds
+        while True:
+            found = self.get(path)
+            if holds(found):
+                return found
+            assert time.monotonic() < until, f"{path} after {seconds} s: {str(found)[:2000]}"
+            time.sleep(0.05)
+
+    def raw_series(self, run: str, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Every raw step: {"step": [...], name: [...]}, page by page, with non-finite numbers as floats."""
+        found: dict[str, list[Any]] = {"step": [], **{name: [] for name in names}}
+        first: int | None = 0
+        while first is not None:
+            page = self.get(f"/api/runs/{run}/series?names={','.join(names)}&columns=0&first={first}")
+            found["step"] += page["step"]
+            for name in names:
+                found[name] += [None if value is None else float(value) for value in page["series"][name]["value"]]
+            first = page["next"]
+        return found
+
+
+def python(script: Path, environment: Mapping[str, str], log: Path, *arguments: str) -> Process:
+    """A Python script in a process of its own."""
+    return Process([sys.executable, str(script), *arguments], environment, log)
