@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -32,33 +33,17 @@ class Connection:
         self._socket = socket
 
     @classmethod
-    def open(cls, server: str, token: str | None) -> Connection:
-        """Connect to ``server`` (http or https address). Raises ConnectionFailed with a sentence."""
-        address = "ws" + server.removeprefix("http") + "/api/ingest"
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        options: dict[str, Any] = {"ssl": ssl.create_default_context()} if address.startswith("wss") else {}
-        try:
-            socket = connect(
-                address,
-                subprotocols=[Subprotocol(frames.SUBPROTOCOL)],
-                additional_headers=headers,
-                compression=None,
-                user_agent_header=f"gradwatch/{__version__}",
-                open_timeout=OPEN_TIMEOUT,
-                close_timeout=CLOSE_TIMEOUT,
-                max_size=frames.MAX_FRAME,
-                **options,
-            )
-        except InvalidStatus as error:
-            status = error.response.status_code
-            if status in (401, 403):
-                raise ConnectionFailed(
-                    f"{server} refused the token: set GRADWATCH_TOKEN to the one it was started with", final=True
-                ) from None
-            raise ConnectionFailed(f"{server} answered with status {status}", final=True) from None
-        except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError) as error:
-            raise ConnectionFailed(f"{server} cannot be reached: {error}") from None
-        return cls(socket)
+    @contextmanager
+    def open(cls, server: str, token: str | None) -> Iterator[Connection]:
+        """Connect to ``server`` (http or https address) for a block. Raises ConnectionFailed with a sentence."""
+        with ExitStack() as stack:
+            try:
+                socket = stack.enter_context(_connect(server, token))
+            except InvalidStatus as error:
+                raise ConnectionFailed(_refusal(server, error.response.status_code), final=True) from None
+            except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError) as error:
+                raise ConnectionFailed(f"{server} cannot be reached: {error}") from None
+            yield cls(socket)
 
     def send(self, data: bytes) -> None:
         try:
@@ -78,10 +63,29 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _connect(server: str, token: str | None) -> ClientConnection:
+    address = "ws" + server.removeprefix("http") + "/api/ingest"
+    options: dict[str, Any] = {"ssl": ssl.create_default_context()} if address.startswith("wss") else {}
+    if urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost"):
+        options["proxy"] = None  # a proxy of the environment cannot know this machine's own servers
+    opening: ClientConnection = connect(
+        address,
+        subprotocols=[Subprotocol(frames.SUBPROTOCOL)],
+        additional_headers={"Authorization": f"Bearer {token}"} if token else {},
+        compression=None,
+        user_agent_header=f"gradwatch/{__version__}",
+        open_timeout=OPEN_TIMEOUT,
+        close_timeout=CLOSE_TIMEOUT,
+        max_size=frames.MAX_FRAME,
+        **options,
+    )
+    return opening
+
+
+def _refusal(server: str, status: int) -> str:
+    if status == 401:
+        return f"{server} wants its token: set GRADWATCH_TOKEN to the one it was started with"
+    if status == 403:
+        return f"{server} does not answer to this name: start it with the name in GRADWATCH_ALLOWED_HOSTS"
+    return f"{server} answered with status {status}: is it a gradwatch server?"

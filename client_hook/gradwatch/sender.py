@@ -120,7 +120,7 @@ class Sender:
         self._stop.set()
         self._news.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        return self.delivery.through >= last_seq
+        return self.delivery.through >= last_seq or self.delivery.deleted
 
     def _run(self) -> None:
         failures, told = 0, ""

@@ -25,7 +25,7 @@ _END_SECONDS: Final = 10
 
 
 @click.command()
-@click.option("--steps", default=600, show_default=True, type=click.IntRange(1), help="Steps of each training.")
+@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1), help="Steps of each training.")
 @click.option("--browser/--no-browser", default=True, help="Open the dashboard in the browser.")
 @click.option("--once", is_flag=True, help="End when the trainings have ended, instead of at Ctrl-C.")
 def demo(steps: int, browser: bool, once: bool) -> None:

@@ -18,10 +18,10 @@ from gradwatch.demo.corpus import read_corpus
 from gradwatch.demo.model import CharacterModel
 
 LENGTH = 128  # characters a sequence
-BATCH = 16
+BATCH = 8
 LEARNING_RATE = 2.0
 MOMENTUM = 0.9
-THRESHOLD = 0.25
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def train(threshold: float | None, steps: int, seed: int, name: str) -> Outcome:
 
 @click.command()
 @click.option("--clip/--no-clip", default=True)
-@click.option("--steps", default=600, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=1, show_default=True)
+@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=2, show_default=True)
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 def main(clip: bool, steps: int, seed: int, threads: int) -> None:
     """Train the demo's model once."""

@@ -1,0 +1,1 @@
+"""The server: takes frames in, stores them, shows them live."""

@@ -1,0 +1,5 @@
+"""``python -m gradwatch_server serve``."""
+
+from .cli import main
+
+main()

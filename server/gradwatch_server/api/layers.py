@@ -1,0 +1,68 @@
+"""Layer metrics of a run as a matrix over columns."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from gradwatch.frames import Kind
+from starlette.responses import JSONResponse
+
+from ..snapshots import encode_columns
+from ..store.queries import MOST_COLUMNS, Reduced, choose_width
+from .dependencies import RangeDep, StoreDep, ViewDep
+from .numbers import listed
+
+router = APIRouter(prefix="/api/runs/{run}")
+
+
+@router.get("/layers")
+async def get_layers(
+    request: Request,
+    store: StoreDep,
+    view: ViewDep,
+    steps: RangeDep,
+    metric: Literal["grad_norm"] = "grad_norm",
+    columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 1000,
+    match: Annotated[str | None, Query(max_length=1024)] = None,
+    by: Literal["layer", "module"] = "layer",
+) -> Response:
+    """Layers (or modules) x columns: a SNAPSHOT frame, or JSON where the request accepts that."""
+    low, high = steps.within(view)
+    count = len(await store.queries.layers(view.run))
+    width = choose_width(low, high, columns, count)
+    found = await store.queries.reduce(view, low, high, width, by, names=[])
+    if match is not None:
+        found = _matching(found, match)
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(await asyncio.to_thread(_as_json, found))
+    about = {"request": 0, "run": view.run, "last_step": view.last_step, "first": low, "last": high}
+    body = await asyncio.to_thread(lambda: b"".join(encode_columns(Kind.SNAPSHOT, about, found)))
+    return Response(body, media_type="application/octet-stream")
+
+
+def _matching(found: Reduced, pattern: str) -> Reduced:
+    assert found.layers is not None
+    chosen = [at for at, name in enumerate(found.layer_names) if fnmatchcase(name, pattern)]
+    names = [found.layer_names[at] for at in chosen]
+    return dataclasses.replace(found, layer_names=names, layers=found.layers.series(chosen))
+
+
+def _as_json(found: Reduced) -> dict[str, Any]:
+    layers = found.layers
+    assert layers is not None
+    empty = layers.count == 0
+    edges = zip(found.first.tolist(), found.last.tolist(), strict=True)
+    return {
+        "width": found.width,
+        "columns": [{"first": start, "last": end} for start, end in edges],
+        "layers": found.layer_names,
+        "min": listed(layers.minimum, empty),
+        "max": listed(layers.maximum, empty),
+        "mean": listed(layers.mean(), empty),
+        "nonfinite": layers.nonfinite.tolist(),
+        "count": layers.count.tolist(),
+    }

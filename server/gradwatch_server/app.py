@@ -1,0 +1,100 @@
+"""The application: the only place where the parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, WebSocket
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from .alerts import Judge
+from .api import alerts, events, export, layers, pages, runs, series
+from .api.sparkline import Sparklines
+from .auth import Gate, Sessions
+from .hub import Hub
+from .identity import Identity
+from .ingest import Ingest
+from .lifecycle import Lifecycle
+from .live import Live
+from .notify import Notifier
+from .settings import Settings
+from .store import deletion
+from .store.store import Store
+
+log = logging.getLogger("gradwatch")
+
+
+def _nothing(boundary: str) -> None:
+    return None
+
+
+def create_app(
+    settings: Settings, reached: Callable[[str], None] = _nothing, identity: Identity | None = None
+) -> FastAPI:
+    """The application for ``settings``.
+
+    ``reached`` is called at the boundaries "received", "before_commit", "after_commit" and "before_rules", so that a
+    test can stop the process exactly there.
+    """
+    hub = Hub()
+    store = Store(settings.database_url, reached)
+    store.on_commit(hub.publish)
+    notifier = Notifier(store, settings.webhook_url)
+    judge = Judge(store, reached, notifier.wake, notify=settings.webhook_url is not None)
+    lifecycle = Lifecycle(store, settings.lost_after_seconds)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        settings.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await store.open()
+        work = (judge.run(), notifier.run(), lifecycle.run(), deletion.sweep(store))
+        tasks = [asyncio.create_task(_guarded(task)) for task in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await store.close()
+
+    app = FastAPI(title="gradwatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.store, app.state.sparklines = store, Sparklines(store.queries)
+    app.state.identity, app.state.sessions = identity or Identity(), Sessions(settings.secret)
+    for part in (pages, runs, series, layers, events, alerts, export):
+        app.include_router(part.router)
+    _add_sockets(app, Ingest(store, hub, reached), Live(store, hub))
+    app.add_exception_handler(RequestValidationError, _bad_request)
+    app.add_middleware(Gate, settings=settings, sessions=app.state.sessions)
+    return app
+
+
+def _add_sockets(app: FastAPI, ingest: Ingest, live: Live) -> None:
+    @app.websocket("/api/ingest")
+    async def take_frames(websocket: WebSocket) -> None:
+        await ingest.serve(websocket)
+
+    @app.websocket("/api/live")
+    async def show(websocket: WebSocket) -> None:
+        await live.serve(websocket)
+
+
+async def _guarded(task: Any) -> None:
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("a background task of the server ended")
+
+
+async def _bad_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
+    return JSONResponse({"detail": f"'{where or 'the body'}' is not right: {first['msg']}"}, 422)

@@ -1,0 +1,1 @@
+"""The store: frames in, columns out."""

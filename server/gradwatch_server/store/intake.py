@@ -1,0 +1,252 @@
+"""Frames into rows: one batch, one transaction. A frame is taken whole or refused whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from gradwatch import frames
+from gradwatch.frames import Frame, FrameError, Kind
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..changes import RunChange
+from . import checks, hello, tables, upsert
+from .decode import DTYPES, check_steps, decode_scalars, step_columns
+from .registry import Registry, RunState, WriterState
+from .states import refresh_run
+
+FINEST: Final = 64  # steps in a bucket of the lowest roll-up level
+MOST_USER_SERIES: Final = 1_000
+# Event names of the hook itself; everything else that comes as an event was the user's.
+HOOK_EVENTS: Final = frozenset({"fallback", "degraded", "overflow", "dropped", "wiring", "fold", "detached"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The columns of a frame's row that depend on its kind."""
+
+    rows: int = 0
+    first_step: int | None = None
+    last_step: int | None = None
+
+
+class Batch:
+    """Frames on their way into one transaction; flush() writes them. If it fails, forget() what was touched."""
+
+    def __init__(self, connection: AsyncConnection, registry: Registry, now: float) -> None:
+        self.connection, self.registry, self.now = connection, registry, now
+        self.changes: dict[str, RunChange] = {}
+        self.writers: dict[str, WriterState] = {}
+        self._runs: dict[str, RunState] = {}
+        self._frames: dict[tuple[str, int], dict[str, Any]] = {}
+        self._dirty: list[tuple[int, int, int]] = []
+        self._events: list[dict[str, Any]] = []
+        self._new_series: set[tuple[str, str]] = set()
+        self._restated: set[str] = set()  # runs whose state must be worked out again
+
+    async def add(self, frame: Frame, data: bytes | memoryview) -> WriterState:
+        """Take in one frame. Raises FrameError; then nothing of the frame has been kept."""
+        key, seq = checks.writer_of(frame.header), checks.seq_of(frame.header)
+        if frame.kind is Kind.HELLO:
+            writer = await self._hello(frame)
+        else:
+            found = await self.registry.writer(self.connection, key)
+            if found is None:
+                raise FrameError("hello", "this server does not know the writer: send its hello first")
+            writer = found
+        run = await self.registry.run(self.connection, writer.run)
+        if run is None or run.deleted_at is not None or writer.state == "deleted":
+            raise FrameError("deleted", "the run was deleted on the server")
+        self.writers[key], self._runs[run.id] = writer, run
+        if not await self._is_known(writer, seq, frame.checksum):
+            stored = await self._keep(writer, run, frame)
+            self._frames[key, seq] = {
+                "writer": writer.id,
+                "seq": seq,
+                "kind": int(frame.kind),
+                "crc": frame.checksum,
+                "rows": stored.rows,
+                "first_step": stored.first_step,
+                "last_step": stored.last_step,
+                "data": bytes(data),
+            }
+            writer.seqs.add(seq)
+            self.change(run.id).writers.add(key)
+        self._alive(writer, frame.kind)
+        return writer
+
+    async def flush(self) -> None:
+        """Write what add() gathered."""
+        series = [{"run": run, "name": name} for run, name in sorted(self._new_series)]
+        await upsert.insert_new(self.connection, tables.user_series, series)
+        if self._frames:
+            await self.connection.execute(tables.frames.insert(), list(self._frames.values()))
+        await upsert.mark_dirty(self.connection, tables.dirty, self._dirty)
+        await upsert.insert_new(self.connection, tables.events, self._events)
+        for writer in self.writers.values():
+            await self._write_writer(writer)
+        for run in self._runs.values():
+            change = self.change(run.id)
+            if run.id in self._restated:
+                change.state |= await refresh_run(self.connection, run.id, self.now)
+            values = {"updated_at": self.now, "last_step": run.last_step}
+            await self.connection.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values))
+
+    def committed(self) -> None:
+        """After the commit: acks may speak of it from now on."""
+        for writer in self.writers.values():
+            writer.acked = (writer.seqs.through, writer.seqs.beyond())
+
+    def forget(self) -> None:
+        """After a failure: what memory holds may be ahead of the database."""
+        self.registry.forget(set(self.writers), set(self._runs))
+
+    def change(self, run: str) -> RunChange:
+        """What this batch does to a run."""
+        return self.changes.setdefault(run, RunChange(run, state=True))
+
+    async def _hello(self, frame: Frame) -> WriterState:
+        said = checks.hello(frame.header)
+        known = await self.registry.writer(self.connection, said.writer)
+        if known is not None:
+            return known
+        writer, run, event = await hello.introduce(self.connection, self.registry, said, self.now)
+        self.writers[writer.key], self._runs[run.id] = writer, run
+        self._restated.add(run.id)
+        self.change(run.id).structure = True
+        if event:
+            self._say(run.id, event)
+        return writer
+
+    async def _is_known(self, writer: WriterState, seq: int, checksum: int) -> bool:
+        if seq not in writer.seqs:
+            return False
+        pending = self._frames.get((writer.key, seq))
+        columns = tables.frames.c
+        known = (
+            pending["crc"]
+            if pending
+            else await self.connection.scalar(
+                select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
+            )
+        )
+        if known != checksum:
+            raise FrameError("conflict", f"frame {seq} of this writer is already stored with other bytes")
+        return True
+
+    async def _keep(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
+        match frame.kind:
+            case Kind.LAYERS:
+                await hello.learn_layers(self.connection, writer, run, checks.layers(frame.header))
+                self.change(run.id).structure = True
+            case Kind.STEPS:
+                return self._steps(writer, run, frame)
+            case Kind.SCALARS:
+                return self._scalars(writer, run, frame)
+            case Kind.EVENT:
+                self._event(writer, frame)
+            case Kind.DROPPED:
+                return self._dropped(writer, frame)
+            case Kind.FINISH:
+                self._finish(writer, frame)
+        return Stored()
+
+    def _steps(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
+        name = frame.header.get("table")
+        table = writer.book.tables.get(name) if isinstance(name, str) else None
+        if table is None:
+            raise FrameError(
+                "table", "this steps frame cites a layer table that has not arrived: send it, then the frame"
+            )
+        checks.check_widths(table.columns, len(table.layers))
+        if not table.columns:
+            raise FrameError("field", "this steps frame cites a part of a layer table that names no columns")
+        steps = np.frombuffer(step_columns(frame, table)["step"], DTYPES["i8"])
+        check_steps(steps, increasing=True)
+        first, last = int(steps[0]), int(steps[-1])
+        self._cover(writer, run, first, last, dense=True)
+        writer.steps_span = max(writer.steps_span, last - first)
+        self._touch(writer, steps)
+        return Stored(len(steps), first, last)
+
+    def _scalars(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
+        rows = decode_scalars(frame)
+        new = set(rows.names) - run.user_series
+        if len(run.user_series) + len(new) > MOST_USER_SERIES:
+            raise FrameError("field", f"a run holds at most {MOST_USER_SERIES} series of its own")
+        if new:
+            self._new_series.update((run.id, name) for name in new)
+            run.user_series |= new
+            self.change(run.id).structure = True
+        first, last = int(rows.steps.min()), int(rows.steps.max())
+        self._cover(writer, run, first, last, dense=False)
+        writer.scalars_span = max(writer.scalars_span, last - first)
+        self._touch(writer, rows.steps)
+        return Stored(len(rows.steps), first, last)
+
+    def _event(self, writer: WriterState, frame: Frame) -> None:
+        header = frame.header
+        name = frames.check_text("'name'", header.get("name"))
+        self._say_event(
+            writer,
+            frame,
+            kind="hook" if name in HOOK_EVENTS else "user",
+            step=frames.check_count("'step'", header.get("step")),
+            time=checks.moment(header, "time"),
+            name=name,
+            text=checks.text(header, "text"),
+        )
+
+    def _dropped(self, writer: WriterState, frame: Frame) -> Stored:
+        header = frame.header
+        first, last = checks.count_or_none(header, "first_step"), checks.count_or_none(header, "last_step")
+        rows = frames.check_count("'rows'", header.get("rows"))
+        reason = checks.text(header, "reason")
+        where = "" if first is None else f" (steps {first} to {last})"
+        text = f"{rows} rows were dropped before they were sent{where}: {reason}"
+        self._say_event(writer, frame, kind="hook", step=first or 0, time=self.now, name="dropped", text=text)
+        return Stored(0, first, last)
+
+    def _finish(self, writer: WriterState, frame: Frame) -> None:
+        header = frame.header
+        state = header.get("state")
+        if state not in ("finished", "failed"):
+            raise FrameError("field", '\'state\' must be "finished" or "failed"')
+        checks.count_or_none(header, "last_step")
+        ended_at = checks.moment(header, "time")
+        reason = checks.text(header, "reason") or None
+        writer.state, writer.reason, writer.ended_at = state, reason, ended_at
+        self._restated.add(writer.run)
+
+    def _say_event(self, writer: WriterState, frame: Frame, **event: Any) -> None:
+        key = f"{writer.key}:{frame.header['seq']}"
+        self._say(writer.run, {"key": key, "run": writer.run, "attempt": writer.attempt, **event})
+
+    def _say(self, run: str, event: dict[str, Any]) -> None:
+        self._events.append(event)
+        self.change(run).events.append(event)
+
+    def _cover(self, writer: WriterState, run: RunState, first: int, last: int, *, dense: bool) -> None:
+        writer.first_step = first if writer.first_step is None else min(writer.first_step, first)
+        writer.last_step = last if writer.last_step is None else max(writer.last_step, last)
+        if writer.attempt == run.attempt and dense:
+            run.last_step = last if run.last_step is None else max(run.last_step, last)
+        self.change(run.id).steps(first, last)
+
+    def _touch(self, writer: WriterState, steps: Iterable[int] | np.ndarray[Any, Any]) -> None:
+        buckets = np.unique(np.asarray(steps) // FINEST)
+        self._dirty += [(writer.id, FINEST, bucket) for bucket in buckets.tolist()]
+
+    def _alive(self, writer: WriterState, kind: Kind) -> None:
+        writer.seen_at = self.now
+        if writer.state == "lost" and kind not in (Kind.HELLO, Kind.LAYERS):
+            writer.state, writer.reason, writer.ended_at = "running", None, None
+            self._restated.add(writer.run)
+
+    async def _write_writer(self, writer: WriterState) -> None:
+        names = ("state", "reason", "first_step", "last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
+        values = {name: getattr(writer, name) for name in names}
+        await self.connection.execute(update(tables.writers).where(tables.writers.c.id == writer.id).values(values))

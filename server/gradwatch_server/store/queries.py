@@ -1,0 +1,261 @@
+"""Every read of measurements; REST and the live socket share it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from . import columns as reduced
+from . import reading, rollup, tables
+from .aggregate import Aggregate
+from .columns import Metric
+from .cover import column_width
+from .decode import MISSING, StepRows, Steps
+from .modules import modules_of
+from .reading import Books, Stream
+from .rollup import Named, Numbered
+from .views import Segment, View, make_view
+
+MOST_COLUMNS: Final = 10_000
+MOST_CELLS: Final = 4_000_000  # columns x layers of one answer
+HEAVY_QUERIES: Final = 2  # at a time; further ones wait, so that readers never starve the writer
+
+# The order in which the standard series appear; others follow by name.
+STANDARD: Final = (
+    "loss",
+    "total_norm",
+    "clip_coefficient",
+    "threshold",
+    "clipped",
+    "nonfinite",
+    "learning_rate",
+    "loss_scale",
+    "step_seconds",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayer:
+    """A layer in the run's own numbering."""
+
+    index: int
+    name: str
+    shape: list[int]
+    numel: int
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Columns of a view. ``first`` are the columns' first steps; each is ``width`` steps wide."""
+
+    width: int
+    first: Steps
+    names: list[str]
+    scalars: Aggregate
+    layer_names: list[str]
+    layers: Aggregate | None
+
+    @property
+    def last(self) -> Steps:
+        """The columns' last steps."""
+        return self.first + (self.width - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RawPage:
+    """Raw rows: one value per series and step, MISSING where none was given; ``next``: where to go on, or None."""
+
+    steps: Steps
+    times: NDArray[np.float64]
+    names: list[str]
+    values: NDArray[np.float64]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RawRows:
+    """One piece of one writer's raw rows."""
+
+    stream: Stream
+    dense: StepRows
+    user: list[Named]  # one for each series that was logged
+    layer_names: list[str]
+
+    @property
+    def steps(self) -> Steps:
+        """All steps at which anything came."""
+        return reduced.union([self.dense.steps, *(named.columns for named in self.user)])
+
+    def times(self) -> NDArray[np.float64]:
+        """When the steps were; NaN where only logged values are."""
+        steps = self.steps
+        times = np.full(len(steps), np.nan)
+        times[np.searchsorted(steps, self.dense.steps)] = self.dense.times
+        return times
+
+    def scalars(self, names: list[str]) -> NDArray[np.float64]:
+        """Steps x names, MISSING where none was given; a column of the step frames goes before a logged one."""
+        steps = self.steps
+        values = np.full((len(steps), len(names)), MISSING)
+        at = np.searchsorted(steps, self.dense.steps)
+        index = {name: column for column, name in enumerate(names)}
+        for named in self.user:
+            if named.names[0] in index:
+                values[np.searchsorted(steps, named.columns), index[named.names[0]]] = named.values.last[:, 0]
+        for name in index.keys() & self.dense.scalars.keys():
+            values[at, index[name]] = self.dense.scalars[name]
+        return values
+
+    def layers(self, names: list[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Steps x layers, and where a value came."""
+        steps = self.steps
+        values = np.zeros((len(steps), len(names)), self.dense.layers.dtype)
+        present = np.zeros(values.shape, np.bool_)
+        mine = {name: at for at, name in enumerate(self.layer_names)}
+        here = [(to, mine[name]) for to, name in enumerate(names) if name in mine]
+        rows = np.searchsorted(steps, self.dense.steps)
+        if here:
+            to, source = (np.array(index, np.intp) for index in zip(*here, strict=True))
+            values[np.ix_(rows, to)] = self.dense.layers[:, source]
+            present[np.ix_(rows, to)] = True if self.dense.present is None else self.dense.present[:, source]
+        return values, present
+
+
+class Queries:
+    """Reads of one store."""
+
+    def __init__(self, engine: AsyncEngine, books: Books) -> None:
+        self._engine, self._books = engine, books
+        self._heavy = asyncio.Semaphore(HEAVY_QUERIES)
+
+    async def view(self, run: str, attempt: int | None = None, rank: int | None = None) -> View:
+        """The run as one line of steps."""
+        c = tables.attempts.c
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(c.number, c.start_step).where(c.run == run))
+            starts = {number: start for number, start in rows}
+            streams = await reading.load_streams(connection, run)
+        return make_view(run, streams, starts, attempt, rank)
+
+    async def layers(self, run: str) -> list[RunLayer]:
+        """The run's layers, all attempts and ranks together."""
+        c = tables.run_layers.c
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(tables.run_layers).where(c.run == run).order_by(c.position))
+            return [RunLayer(r.position, r.name, json.loads(r.shape), r.numel, r.execution_order) for r in rows]
+
+    async def series_names(self, view: View) -> list[str]:
+        """The scalar series of a view: the standard ones first, then what the user logged."""
+        dense: set[str] = set()
+        for segment in view.segments:
+            book = await self._books.of(segment.stream)
+            dense.update(name for table in book.tables.values() for name in table.scalars)
+        c = tables.user_series.c
+        async with self._engine.connect() as connection:
+            logged = (await connection.scalars(select(c.name).where(c.run == view.run))).all()
+        return [n for n in STANDARD if n in dense] + sorted(dense - set(STANDARD)) + sorted(set(logged) - dense)
+
+    async def reduce(
+        self, view: View, first: int, last: int, width: int, metric: Metric = "none", names: list[str] | None = None
+    ) -> Reduced:
+        """The columns that touch first..last, each whole, whatever the range."""
+        first, last = first // width * width, last // width * width + width - 1
+        wanted = await self.series_names(view) if names is None else names
+        async with self._heavy:
+            parts = [await self._segment(s, first, last, width, metric) for s in view.segments]
+        layer_names = await self._layer_names(view.run, metric)
+        return await asyncio.to_thread(_join, parts, width, wanted, layer_names, metric)
+
+    async def _segment(
+        self, segment: Segment, first: int, last: int, width: int, metric: Metric
+    ) -> reduced.StreamColumns:
+        low, high = max(first, segment.first), min(last, segment.last)
+        return await reduced.stream_columns(self._engine, self._books, segment.stream, low, high, width, metric)
+
+    async def _layer_names(self, run: str, metric: Metric) -> list[str]:
+        if metric == "none":
+            return []
+        names = [layer.name for layer in await self.layers(run)]
+        return modules_of(names).names if metric == "module" else names
+
+    async def raw(self, view: View, first: int, last: int, names: list[str], limit: int) -> RawPage:
+        """The steps from first to last one by one, at most about ``limit`` of them."""
+        found: list[RawRows] = []
+        count = 0
+        async with self._heavy:
+            async for _, end, rows in self.pieces(view, first, last):
+                found.append(rows)
+                count += len(rows.steps)
+                if count >= limit and end < last:
+                    return _page(found, names, limit, end + 1)
+        return _page(found, names, limit, None)
+
+    async def pieces(self, view: View, first: int, last: int) -> AsyncIterator[tuple[int, int, RawRows]]:
+        """Pieces of raw rows in step order: first step, last step, rows."""
+        for segment in view.segments:
+            low, high = max(first, segment.first), min(last, segment.last)
+            async for start, end, rows in reading.step_pieces(self._engine, self._books, segment.stream, low, high):
+                user = await reading.read_user(self._engine, segment.stream, start, end)
+                book = await self._books.of(segment.stream)
+                names = [layer.name for layer in book.layers[: rows.layers.shape[1]]]
+                yield start, end, RawRows(segment.stream, rows, rollup.user_of(user, start, end, 1), names)
+
+
+def choose_width(first: int, last: int, columns: int, layers: int) -> int:
+    """The width of columns for first..last, so that neither their number nor columns x layers grow too big."""
+    return column_width(first, last, max(1, min(columns, MOST_COLUMNS, MOST_CELLS // max(1, layers))))
+
+
+def _join(
+    parts: list[reduced.StreamColumns], width: int, names: list[str], layer_names: list[str], metric: Metric
+) -> Reduced:
+    scalars = rollup.combine_named([part.scalars for part in parts])
+    pieces = []
+    index = {name: at for at, name in enumerate(layer_names)}
+    for part in parts:
+        positions = np.array([index.get(name, -1) for name in part.names], np.intp)
+        pieces.append(reduced.renumbered(part.layers, positions, len(layer_names)))
+    layers = rollup.combine_numbered(pieces if metric != "none" else [], len(layer_names))
+    columns = reduced.union([scalars.columns, layers.columns])
+    return Reduced(
+        width,
+        columns * width,
+        names,
+        _placed(scalars, columns, names),
+        layer_names,
+        None if metric == "none" else _on(layers, columns),
+    )
+
+
+def _placed(named: Named, columns: Steps, names: list[str]) -> Aggregate:
+    index = {name: at for at, name in enumerate(named.names)}
+    wide = Aggregate.empty(len(columns), len(names))
+    here = [at for at, name in enumerate(names) if name in index]
+    wide.put(np.searchsorted(columns, named.columns), here, named.values.series([index[names[at]] for at in here]))
+    return wide
+
+
+def _on(numbered: Numbered, columns: Steps) -> Aggregate:
+    if len(numbered.columns) == len(columns):
+        return numbered.values
+    wide = Aggregate.empty(len(columns), numbered.values.count.shape[1])
+    wide.put(np.searchsorted(columns, numbered.columns), range(wide.count.shape[1]), numbered.values)
+    return wide
+
+
+def _page(found: list[RawRows], names: list[str], limit: int, then: int | None) -> RawPage:
+    steps = np.concatenate([rows.steps for rows in found]) if found else np.zeros(0, np.int64)
+    times = np.concatenate([rows.times() for rows in found]) if found else np.zeros(0)
+    values = np.concatenate([rows.scalars(names) for rows in found]) if found else np.zeros((0, len(names)))
+    if len(steps) > limit:
+        then = int(steps[limit])
+    return RawPage(steps[:limit], times[:limit], names, values[:limit], then)

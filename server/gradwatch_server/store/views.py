@@ -1,0 +1,57 @@
+"""Which stretch of which writer a viewer sees: a newer attempt at step s hides steps >= s of the older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .reading import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Steps ``first`` to ``last`` of one writer."""
+
+    stream: Stream
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run as one line of steps."""
+
+    run: str
+    segments: tuple[Segment, ...]  # in step order
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step that can be seen, or None."""
+        return min((s.first for s in self.segments), default=None)
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that can be seen, or None."""
+        return max((s.last for s in self.segments), default=None)
+
+
+def make_view(
+    run: str, streams: Sequence[Stream], starts: Mapping[int, int], attempt: int | None, rank: int | None
+) -> View:
+    """The view of ``attempt`` alone, or of the chain of all; of ``rank``, or of each attempt's lowest rank.
+
+    ``starts``: the first step of every attempt by its number.
+    """
+    segments: list[Segment] = []
+    hidden_from: int | None = None
+    for number in sorted(starts, reverse=True):
+        if attempt is not None and number != attempt:
+            continue
+        mine = [s for s in streams if s.attempt == number and (rank is None or s.rank == rank)]
+        chosen = min(mine, key=lambda s: (s.rank, s.id), default=None)
+        if chosen and chosen.first_step is not None and chosen.last_step is not None:
+            last = chosen.last_step if hidden_from is None else min(chosen.last_step, hidden_from - 1)
+            if chosen.first_step <= last:
+                segments.append(Segment(chosen, chosen.first_step, last))
+        hidden_from = starts[number] if hidden_from is None else min(hidden_from, starts[number])
+    return View(run, tuple(sorted(segments, key=lambda s: s.first)))
