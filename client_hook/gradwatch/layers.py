@@ -82,7 +82,11 @@ class LayerTable:
 
 
 def _count(optimizers: Sequence[Optimizer]) -> int:
-    return sum(len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups)
+    count = 0
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            count += len(group["params"])
+    return count
 
 
 def named_parameters(model: nn.Module, optimizers: Iterable[Optimizer]) -> Iterator[tuple[Layer, Parameter]]:

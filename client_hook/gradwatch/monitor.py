@@ -79,21 +79,19 @@ class Monitor:
         Raises NonFiniteGradientError under ``nonfinite="raise"``, else nothing of gradwatch's own: should gradwatch
         fail, torch's clipping takes over and an event says so.
         """
-        with torch.no_grad():
-            if scaler is not None:
-                for owner in self.optimizers if optimizer is None else [optimizer]:
-                    unscale(scaler, owner)
-            parameters: Sequence[Tensor] | None = None
-            if optimizer is not None:
-                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler)
+        if scaler is not None:
+            for owner in self.optimizers if optimizer is None else [optimizer]:
+                unscale(scaler, owner)
+        parameters: Sequence[Tensor] | None = None
+        if optimizer is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler)
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
-        with torch.no_grad():
-            if self._table.adopt(parameters) and self._writer is not None:
-                self._writer.table_has_grown()
-            return self._take_step(strategy, parameters, nonfinite, None, None)
+        if self._table.adopt(parameters) and self._writer is not None:
+            self._writer.table_has_grown()
+        return self._take_step(strategy, parameters, nonfinite, None, None)
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
@@ -166,6 +164,22 @@ class Monitor:
     # One step.
 
     def _take_step(
+        self,
+        strategy: Strategy,
+        parameters: Sequence[Tensor] | None,
+        nonfinite: NonFinite,
+        loss: Tensor | float | None,
+        scaler: Any,
+    ) -> Tensor:
+        # What torch.no_grad() does, for a tenth of its price, which is one percent of a clip of 144 tensors.
+        grad_mode = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            return self._step_without_grad(strategy, parameters, nonfinite, loss, scaler)
+        finally:
+            torch._C._set_grad_enabled(grad_mode)
+
+    def _step_without_grad(
         self,
         strategy: Strategy,
         parameters: Sequence[Tensor] | None,

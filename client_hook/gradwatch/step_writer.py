@@ -80,16 +80,14 @@ class StepWriter:
         now = time.perf_counter()
         seconds = MISSING if self._written_at is None else now - self._written_at
         self._written_at = now
+        recorder = self._recorder or self._begin(measurement)
         norms, absent = self._spread(measurement.norms, present)
-        recorder = self._recorder
-        if recorder is None:
-            recorder, norms, absent = self._begin(measurement, present)
         host = (learning_rate(self._optimizers), loss_scale(scaler), seconds)
         if isinstance(recorder, DeviceRecorder):
             _write_from_device(recorder, step, loss, measurement.total, decision, host, norms, absent)
             return
         total = measurement.total.item()
-        value = MISSING if loss is None else float(loss.detach() if isinstance(loss, Tensor) else loss)
+        value = MISSING if loss is None else loss.item() if isinstance(loss, Tensor) else float(loss)
         coefficient = float(decision.coefficient)
         scalars = (value, total, coefficient, decision.threshold, float(decision.clipped), *host)
         recorder.write(step, scalars, norms, absent)
@@ -108,7 +106,7 @@ class StepWriter:
             norms, absent = self._fold(norms, absent)
         return norms, None if absent is None else np.packbits(absent, bitorder="little")
 
-    def _begin(self, measurement: Measurement, present: Present | None) -> tuple[Recorder, Tensor, Bitmap | None]:
+    def _begin(self, measurement: Measurement) -> Recorder:
         """Open the layer table; at the first step, because only then the execution order is known."""
         self._order.close()
         layers = self._table.layers
@@ -117,12 +115,12 @@ class StepWriter:
                 say(f"{len(layers)} layers are more than {frames.MAX_LAYERS}: modules are recorded in their place")
             layers, into = fold_into_modules(layers)
             self._fold = _Fold(into, len(layers), measurement)
-        norms, absent = self._spread(measurement.norms, present)
+        norms = measurement.norms
         ranks = self._order.ranks([layer.owner for layer in layers])
         kind = Recorder if norms.device.type == "cpu" else DeviceRecorder
-        self._recorder = kind(len(layers), norms.dtype)
+        self._recorder = kind(len(layers), torch.float64 if norms.dtype is torch.float64 else torch.float32)
         self.sink.begin([layer.as_json(rank) for layer, rank in zip(layers, ranks, strict=True)], self._recorder)
-        return self._recorder, norms, absent
+        return self._recorder
 
 
 class _Fold:

@@ -7,8 +7,18 @@ revision = "0001"
 down_revision = None
 
 
+# SQLite numbers rows by itself only where the key is an INTEGER.
+_ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
 def upgrade() -> None:
-    row_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    _runs()
+    _frames()
+    _derived()
+    _findings()
+
+
+def _runs() -> None:
     op.create_table(
         "runs",
         sa.Column("id", sa.String(16), primary_key=True),
@@ -41,7 +51,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "writers",
-        sa.Column("id", row_id, primary_key=True),
+        sa.Column("id", _ROW_ID, primary_key=True),
         sa.Column("key", sa.String(32), nullable=False, unique=True),
         sa.Column("run", sa.String(16), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
@@ -59,6 +69,9 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.Float(53)),
     )
     op.create_index("writers_by_run", "writers", ["run", "attempt", "rank"])
+
+
+def _frames() -> None:
     op.create_table(
         "frames",
         sa.Column("writer", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -95,6 +108,9 @@ def upgrade() -> None:
         sa.Column("run", sa.String(16), primary_key=True),
         sa.Column("name", sa.Text, primary_key=True),
     )
+
+
+def _derived() -> None:
     op.create_table(
         "rollups",
         sa.Column("writer", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -116,9 +132,12 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
     )
+
+
+def _findings() -> None:
     op.create_table(
         "events",
-        sa.Column("id", row_id, primary_key=True),
+        sa.Column("id", _ROW_ID, primary_key=True),
         sa.Column("key", sa.String(80), nullable=False, unique=True),
         sa.Column("run", sa.String(16), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
@@ -131,7 +150,7 @@ def upgrade() -> None:
     op.create_index("events_by_step", "events", ["run", "step"])
     op.create_table(
         "alerts",
-        sa.Column("id", row_id, primary_key=True),
+        sa.Column("id", _ROW_ID, primary_key=True),
         sa.Column("fingerprint", sa.String(120), nullable=False, unique=True),
         sa.Column("run", sa.String(16), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),

@@ -1,0 +1,91 @@
+"""What the README says is true: its code runs, its commands, settings, series, folders and pictures exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from gradwatch.cli import main
+from gradwatch.journal import step_columns
+from gradwatch_server.settings import Settings as ServerSettings
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN"}
+
+
+def table(heading: str) -> str:
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return "\n".join(line for line in section.splitlines() if line.startswith("|"))
+
+
+def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADWATCH_MODE", "offline")
+    code = README.split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if "gradwatch" in line or "monitor" in line]) <= 6
+    model = nn.Linear(3, 1)
+    world: dict[str, Any] = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "criterion": nn.MSELoss(),
+        "batches": [(torch.ones(2, 3), torch.ones(2, 1))] * 3,
+    }
+    exec(code, world)
+    assert world["monitor"].step == 3
+
+
+def test_every_setting_stands_in_the_table_and_no_other() -> None:
+    said = set(re.findall(r"`GRADWATCH_(\w+)`", table("Settings").replace("in `GRADWATCH_DIR`", "")))
+    assert said == HOOK_SETTINGS | {name.upper() for name in ServerSettings.model_fields}
+    source = (ROOT / "client_hook/gradwatch/settings.py").read_text()
+    assert set(re.findall(r'"GRADWATCH_(\w+)"', source)) == HOOK_SETTINGS
+
+
+def test_every_command_stands_in_the_table_with_its_options() -> None:
+    context = click.Context(main)
+    rows = [line for line in table("Commands").splitlines() if "`gradwatch " in line]
+    said = {
+        match[1]: set(re.findall(r"`(--[\w-]+)`", line))
+        for line in rows
+        if (match := re.search(r"gradwatch (\w+)", line))
+    }
+    assert set(said) == set(main.list_commands(context))
+    for name, options in said.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert options <= known and {option for option in known if option.startswith("--")} - options <= {"--browser"}
+
+
+def test_every_target_of_the_makefile_stands_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    assert set(re.findall(r"`make (\w+)`", table("Commands"))) == targets
+
+
+def test_the_recorded_series_are_those_of_the_frames() -> None:
+    said = set(re.findall(r"`(\w+)`", table("What is measured, and when it alerts"))) - {"clip"}
+    columns = {column.name for column in step_columns(1, "f4")} - {"step", "time", "grad_norm", "absent"}
+    assert said == columns
+
+
+def test_the_folders_exist() -> None:
+    block = README.split("## Where things are")[1].split("```")[1]
+    folder = ROOT
+    for line in block.splitlines()[1:]:
+        names = re.split(r"  +", line.strip())[0].split()
+        if not line.startswith(" "):
+            folder = ROOT / names[0]
+            assert folder.is_dir(), folder
+        else:
+            assert all((folder / name).exists() for name in names), (folder, names)
+
+
+def test_the_pictures_exist() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(pictures) >= 2 and all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
