@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import json
 import secrets
 import urllib.request
@@ -35,7 +36,7 @@ def proves_itself(address: str, secret: str) -> bool:
     try:
         with opener.open(f"{address}/healthz?challenge={challenge}", timeout=_TIMEOUT) as answer:
             proof = json.loads(answer.read(4096))["proof"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return False
     expected = hmac.new(secret.encode(), challenge.encode(), hashlib.sha256).hexdigest()
-    return hmac.compare_digest(str(proof), expected)
+    return hmac.compare_digest(str(proof).encode(), expected.encode())

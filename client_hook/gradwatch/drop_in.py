@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradwatch import registry
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.value import Value
+from gradwatch.console import say
 from gradwatch.monitor import Monitor, NonFiniteGradientError
 from gradwatch.watching import watch
 
-# Runs of parameters that no monitor watches, by their first parameter; the module stands in for the unknown model.
-_own_runs = WeakTensorKeyDictionary()
+# Modules that stand in for the models nobody watches, each with a run of its own. They and their parameters are kept,
+# so there are few; a script that clips ever new parameters (meta-learning, say) is meant to watch what it is after.
+_stand_ins: list[nn.Module] = []
+_MOST_STAND_INS: Final = 4
+_told: list[str] = []
 
 
 def clip_grad_norm_(
@@ -29,15 +33,18 @@ def clip_grad_norm_(
 ) -> Tensor:
     """``torch.nn.utils.clip_grad_norm_``, quirks included, recorded as a step.
 
-    The step goes to the monitor that watches the parameters, else to a run of their own. Arguments under which torch
-    does something that is no clipping (``max_norm`` <= 0, ``norm_type`` < 1) are left to torch's own function.
+    The step goes to the monitor that watches the parameters, else to a run of their own. Tensors that are no
+    ``nn.Parameter``, and arguments under which torch does something that is no clipping (``max_norm`` <= 0,
+    ``norm_type`` < 1), are left to torch's own function.
     """
     listed = _listed(parameters)
-    if not listed or not (float(max_norm) > 0 and float(norm_type) >= 1):
-        _record(listed, MeasureOnly())
-        return torch.nn.utils.clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
-    strategy = GlobalNorm(max_norm, norm_type)
+    ordinary = float(max_norm) > 0 and float(norm_type) >= 1
+    strategy: Strategy = GlobalNorm(max_norm, norm_type) if ordinary else MeasureOnly()
     monitor = _monitor_of(listed, strategy)
+    if monitor is None or not ordinary:
+        if monitor is not None:
+            monitor.clip_parameters(listed, strategy, "record")
+        return torch.nn.utils.clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
     try:
         return monitor.clip_parameters(listed, strategy, "raise" if error_if_nonfinite else "record")
     except NonFiniteGradientError:
@@ -48,26 +55,42 @@ def clip_grad_norm_(
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """``torch.nn.utils.clip_grad_value_``, recorded as a step; see ``clip_grad_norm_``."""
     listed = _listed(parameters)
-    if not listed or not float(clip_value) > 0:
-        _record(listed, MeasureOnly())
+    ordinary = float(clip_value) > 0
+    strategy: Strategy = Value(clip_value) if ordinary else MeasureOnly()
+    monitor = _monitor_of(listed, strategy)
+    if monitor is not None:
+        monitor.clip_parameters(listed, strategy, "record")
+    if monitor is None or not ordinary:
         torch.nn.utils.clip_grad_value_(listed, clip_value, foreach)
-        return
-    _record(listed, Value(clip_value))
 
 
 def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameters] if isinstance(parameters, Tensor) else list(parameters)
 
 
-def _record(listed: Sequence[Tensor], strategy: Strategy) -> None:
-    if listed:
-        _monitor_of(listed, strategy).clip_parameters(listed, strategy, "record")
-
-
-def _monitor_of(listed: Sequence[Tensor], strategy: Strategy) -> Monitor:
+def _monitor_of(listed: Sequence[Tensor], strategy: Strategy) -> Monitor | None:
+    """The monitor that records a step of ``listed``; None: nobody does."""
+    if not listed or not isinstance(listed[0], nn.Parameter):
+        return None
     monitor = registry.owner_of(listed[0])
-    if monitor is None:
-        model = nn.Module()
-        monitor = watch(model, clip=strategy)
-        _own_runs[listed[0]] = model
+    return monitor if monitor is not None else _own_run(strategy)
+
+
+def _own_run(strategy: Strategy) -> Monitor | None:
+    if len(_stand_ins) == _MOST_STAND_INS:
+        _tell(f"parameters of more than {_MOST_STAND_INS} models were clipped that nobody watches: watch what you need")
+        return None
+    stand_in = nn.Module()
+    try:
+        monitor = watch(stand_in, clip=strategy)
+    except ValueError as error:  # of a setting in the environment
+        _tell(f"nothing is recorded: {error}")
+        return None
+    _stand_ins.append(stand_in)
     return monitor
+
+
+def _tell(text: str) -> None:
+    if text not in _told:
+        _told.append(text)
+        say(text)

@@ -214,6 +214,11 @@ def check_text(what: str, value: object, limit: int = MAX_NAME) -> str:
     return value
 
 
+def storable_text(text: str, limit: int = MAX_NAME) -> str:
+    """``text`` as ``check_text`` takes it: cut to ``limit``, with what cannot be stored replaced."""
+    return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def table_hash(base: str | None, layers: Sequence[Any], columns: Sequence[Any]) -> str:
     """The name by which step frames cite a layer table: a hash over this part and the one it extends (``base``)."""
     text = json.dumps([base, layers, columns], separators=(",", ":"))

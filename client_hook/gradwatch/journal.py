@@ -36,6 +36,16 @@ class Value:
     value: float | Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A mark on the time axis."""
+
+    step: int
+    time: float
+    name: str
+    text: str
+
+
 class Journal:
     """Writes the frames of ``writer`` to ``spool``; frames that find no room are counted and told by a tombstone."""
 
@@ -49,7 +59,9 @@ class Journal:
         self._lost_rows = 0
 
     def hello(self, header: Mapping[str, Any]) -> None:
-        self._append(Kind.HELLO, header, preamble=True)
+        if not self._append(Kind.HELLO, header, preamble=True):
+            # Without a hello no server takes anything of the run: better one without its configuration.
+            self._append(Kind.HELLO, {**header, "config": {"gradwatch": "too large to be sent"}}, preamble=True)
 
     def table(self, layers: list[list[Any]], dtype: torch.dtype) -> None:
         """The layer table that following steps cite; ``layers``: rows [name, shape, numel, order]."""
@@ -93,13 +105,16 @@ class Journal:
                 say(f"the spool {self._spool.folder} is full; further steps are dropped and counted")
             self._lost_rows += count
         elif self._lost_rows:
-            lost, self._lost_rows = self._lost_rows, 0
-            self.dropped(first - lost, first - 1, lost, "the spool was full")
+            self._tell_lost_rows(first - 1)
 
-    def dropped(self, first: int, last: int, count: int, reason: str) -> None:
-        """A counted tombstone."""
+    def _tell_lost_rows(self, last: int) -> None:
+        if self._lost_rows and self.dropped(last + 1 - self._lost_rows, last, self._lost_rows, "the spool was full"):
+            self._lost_rows = 0
+
+    def dropped(self, first: int, last: int, count: int, reason: str) -> bool:
+        """A counted tombstone; whether there was room for it."""
         lost = {"first_step": max(0, first), "last_step": max(0, last), "rows": count, "reason": reason}
-        self._append(Kind.DROPPED, lost)
+        return self._append(Kind.DROPPED, lost, reserved=True)
 
     def values(self, values: Sequence[Value]) -> None:
         for start in range(0, len(values), _VALUES):
@@ -117,21 +132,30 @@ class Journal:
         header = {"series": series, "rows": len(values), "columns": [column.as_json() for column in columns]}
         self._append(Kind.SCALARS, header, body)
 
-    def event(self, step: int, time: float, name: str, text: str) -> None:
-        self._append(Kind.EVENT, {"step": step, "time": time, "name": name, "text": text})
+    def event(self, event: Event) -> None:
+        header = {"step": event.step, "time": event.time, "name": event.name, "text": event.text}
+        self._append(Kind.EVENT, header, reserved=True)
 
     def finish(self, state: str, reason: str, time: float) -> None:
-        self._append(Kind.FINISH, {"state": state, "reason": reason, "last_step": self.last_step, "time": time})
+        self._tell_lost_rows(self.last_step or 0)
+        header = {"state": state, "reason": reason, "last_step": self.last_step, "time": time}
+        self._append(Kind.FINISH, header, reserved=True)
 
     def _append(
-        self, kind: Kind, header: Mapping[str, Any], body: Sequence[frames.Buffer] = (), *, preamble: bool = False
+        self,
+        kind: Kind,
+        header: Mapping[str, Any],
+        body: Sequence[frames.Buffer] = (),
+        *,
+        preamble: bool = False,
+        reserved: bool = False,
     ) -> bool:
         try:
             data = frames.encode(kind, {"writer": self._writer, "seq": self.seq, **header}, body)
         except FrameError as error:
             say(f"a {kind.name.lower()} frame could not be written: {error}")
             return False
-        if not self._spool.append(data, self.seq, preamble=preamble):
+        if not self._spool.append(data, self.seq, preamble=preamble, reserved=reserved):
             return False
         self.seq += 1
         return True

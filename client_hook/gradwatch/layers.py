@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from gradwatch import frames
@@ -39,7 +41,7 @@ class LayerTable:
         self.place: dict[int, int] = {}
         self._optimizers = optimizers
         self._optimized = _count(optimizers)
-        self._kinds: set[tuple[object, object]] = set()
+        self._kinds: set[tuple[torch.device, torch.dtype]] | None = None
         for layer, parameter in named_parameters(model, optimizers):
             self._add(layer, parameter)
 
@@ -47,12 +49,28 @@ class LayerTable:
         self.place[id(parameter)] = len(self.parameters)
         self.layers.append(layer)
         self.parameters.append(parameter)
-        self._kinds.add((parameter.device, parameter.dtype))
+        self._kinds = None
 
     @property
     def uniform(self) -> bool:
-        """Whether all parameters shared one device and dtype when they were taken in."""
+        """Whether all parameters share one device and dtype, as seen at the first clip after the table has grown."""
+        if self._kinds is None:
+            self._kinds = {(parameter.device, parameter.dtype) for parameter in self.parameters}
         return len(self._kinds) == 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter lies."""
+        return self.parameters[0].device if self.parameters else torch.device("cpu")
+
+    @property
+    def has_float64(self) -> bool:
+        return any(parameter.dtype in (torch.float64, torch.complex128) for parameter in self.parameters)
+
+    def layers_now(self) -> list[Layer]:
+        """The layers with the sizes their parameters have by now."""
+        together = zip(self.layers, self.parameters, strict=True)
+        return [Layer(layer.name, *_size(parameter), layer.owner) for layer, parameter in together]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy has parameters of its own, so what was known by identity is looked up anew.
@@ -77,8 +95,15 @@ class LayerTable:
         for parameter in parameters:
             if id(parameter) not in self.place:
                 name = f"parameter{len(self.parameters)}"
-                self._add(Layer(name, tuple(parameter.shape), parameter.numel(), None), parameter)
+                self._add(Layer(name, *_size(parameter), None), parameter)
         return len(self.parameters) > before
+
+
+def _size(parameter: Tensor) -> tuple[tuple[int, ...], int]:
+    """Shape and number of elements; of a lazy module's parameter, which has none before the first forward, nothing."""
+    if is_lazy(parameter):
+        return (), 0
+    return tuple(parameter.shape), parameter.numel()
 
 
 def _count(optimizers: Sequence[Optimizer]) -> int:
@@ -100,13 +125,13 @@ def named_parameters(model: nn.Module, optimizers: Iterable[Optimizer]) -> Itera
         for own, parameter in module.named_parameters(prefix=path, recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield Layer(_plain(own, model), tuple(parameter.shape), parameter.numel(), id(module)), parameter
+                yield Layer(_plain(own, model), *_size(parameter), id(module)), parameter
     for number, optimizer in enumerate(optimizers):
         for group, position, parameter in _members(optimizer):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 name = f"optimizer{number}.group{group}.{position}"
-                yield Layer(name, tuple(parameter.shape), parameter.numel(), None), parameter
+                yield Layer(name, *_size(parameter), None), parameter
 
 
 def _members(optimizer: Optimizer) -> Iterator[tuple[int, int, Parameter]]:
@@ -124,8 +149,8 @@ def _plain(name: str, model: nn.Module) -> str:
 
 def _storable(name: str) -> str:
     """A name the server takes: long ones keep their end, which tells layers apart."""
-    name = name.replace("\0", "�")
-    return name if len(name) <= frames.MAX_NAME else "…" + name[-(frames.MAX_NAME - 1) :]
+    whole = frames.storable_text(name, len(name))
+    return whole if len(whole) <= frames.MAX_NAME else "…" + whole[-(frames.MAX_NAME - 1) :]
 
 
 def fold_into_modules(layers: list[Layer], limit: int = frames.MAX_LAYERS) -> tuple[list[Layer], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch import frames, registry
+from gradwatch import frames
 from gradwatch.clipping.strategy import Decision, Measurement, Strategy
 from gradwatch.console import say
 from gradwatch.layers import LayerTable
@@ -18,6 +19,7 @@ from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.loss_scale import unscale
 from gradwatch.recording import NullSink, Sink
 from gradwatch.step_writer import Present, StepWriter
+from gradwatch.uncaught import reason_of
 
 NonFinite = Literal["record", "skip", "raise"]
 
@@ -74,7 +76,8 @@ class Monitor:
         """Measure, clip and record one step. Call it after ``backward`` and before ``optimizer.step``.
 
         ``loss``: recorded with the step, detached at once. ``optimizer``: clip and count only this one's parameters.
-        ``scaler``: a ``torch.amp.GradScaler``; gradients it has not unscaled yet are unscaled first.
+        ``scaler``: a ``torch.amp.GradScaler``; gradients it has not unscaled yet are unscaled first. Give it always
+        when one is in use: scaled gradients would be measured and clipped as they are.
         Returns the total norm before clipping, 0-dimensional, on the gradients' device, without waiting for it.
         Raises NonFiniteGradientError under ``nonfinite="raise"``, else nothing of gradwatch's own: should gradwatch
         fail, torch's clipping takes over and an event says so.
@@ -85,12 +88,12 @@ class Monitor:
         parameters: Sequence[Tensor] | None = None
         if optimizer is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self._adopt(parameters)
         return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler)
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
-        if self._table.adopt(parameters) and self._writer is not None:
-            self._writer.table_has_grown()
+        self._adopt(parameters)
         return self._take_step(strategy, parameters, nonfinite, None, None)
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
@@ -110,7 +113,6 @@ class Monitor:
 
     def finish(self, state: str = "finished", reason: str = "") -> None:
         """End the run; takes two seconds at most. The monitor goes on clipping, without recording."""
-        registry.forget(self)
         self._order.close()
         sink = self._writer.sink if self._writer is not None else None
         self.go_silent()
@@ -145,10 +147,11 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        # Leaving by sys.exit(0), or by closing a generator, is an ordinary end.
+        if error is None or isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code):
             self.finish()
         else:
-            self.finish("failed", f"{type(error).__name__}: {error}"[: frames.MAX_NAME])
+            self.finish("failed", reason_of(error))
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -162,6 +165,10 @@ class Monitor:
         self.go_silent()
 
     # One step.
+
+    def _adopt(self, parameters: Sequence[Tensor]) -> None:
+        if self._table.adopt(parameters) and self._writer is not None:
+            self._writer.table_has_grown()
 
     def _take_step(
         self,
@@ -250,6 +257,7 @@ class Monitor:
         if self._writer is None:
             sink = self._open_sink(self._step, self.strategy)
             self._writer = StepWriter(self._table, self._order, self.optimizers, sink)
+            weakref.finalize(self, sink.abandon).atexit = False
         return self._writer
 
     # When something is wrong.

@@ -59,7 +59,7 @@ class _Block:
         self.time = words[:, 1]
         self.scalars = words[:, 2:]
         width = layers + len(DEVICE_SCALARS) if pinned else layers
-        self.values = torch.empty(capacity, width, dtype=dtype, pin_memory=pinned)
+        self.values = torch.empty(capacity, width, dtype=dtype, device="cpu", pin_memory=pinned)
         self.norms = self.values.numpy()[:, :layers]
         self.loss_on_device = np.zeros(capacity, np.bool_)
         self.absent = np.zeros((capacity, (layers + 7) // 8), np.uint8)

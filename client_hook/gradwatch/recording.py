@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from torch import Tensor
@@ -16,13 +16,13 @@ from gradwatch import frames
 from gradwatch.console import say
 from gradwatch.discovery import find_server
 from gradwatch.frames import FrameError
-from gradwatch.journal import OWN_SERIES, Journal, Value
+from gradwatch.journal import OWN_SERIES, Event, Journal, Value
 from gradwatch.recorder import Recorder
 from gradwatch.sender import Sender
 from gradwatch.settings import SPOOL_CAP, Settings
 from gradwatch.spool import Spool
 
-EXIT_SECONDS: Final = 2.0  # what ending a run may cost at most
+EXIT_SECONDS: Final = 2.0  # what ending a run, or all runs of a process, may cost at most
 _TICK: Final = 0.025  # seconds between two looks at the rows; half of the 50 ms in which a step shall reach the spool
 
 
@@ -34,6 +34,7 @@ class Sink(Protocol):
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None: ...
     def event(self, step: int, name: str, text: str) -> None: ...
     def finish(self, state: str, reason: str) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class NullSink:
@@ -54,13 +55,8 @@ class NullSink:
     def finish(self, state: str, reason: str) -> None:
         return
 
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    step: int
-    time: float
-    name: str
-    text: str
+    def abandon(self) -> None:
+        return
 
 
 class Recording:
@@ -73,13 +69,14 @@ class Recording:
     def __init__(self, settings: Settings, writer: str, hello: Mapping[str, Any], address_of: str) -> None:
         self._settings = settings
         self._address_of = address_of
+        self._process = os.getpid()
         self._told: str | None = None
         self._failures: set[str] = set()
         self._recorder: Recorder | None = None
         self._begun: deque[tuple[list[list[Any]], Recorder]] = deque()
-        self._waiting: deque[Value | _Event] = deque()
+        self._waiting: deque[Value | Event] = deque()
         self._wake = threading.Event()
-        self._ended = threading.Event()
+        self._end: tuple[str, str] | None = None
         self._finish_once = threading.Lock()
         self._spool = Spool(settings.spool, writer, SPOOL_CAP)
         self._journal = Journal(self._spool, writer)
@@ -95,8 +92,6 @@ class Recording:
         self._thread.start()
         if settings.mode == "online":
             self._sender.start()
-        if self._spool.disk_error:
-            say(f"the spool cannot be written ({self._spool.disk_error}); frames wait in memory")
         atexit.register(self._at_exit)
 
     # The training thread's side: only queues.
@@ -110,48 +105,66 @@ class Recording:
         self._wake.set()
 
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Queue values of the user's own. Raises FrameError for a name that cannot be stored."""
+        """Queue values of the user's own. Raises FrameError or TypeError, having queued none, when one is unfit."""
         now = time.time()
-        for series, value in values.items():
-            if series in OWN_SERIES:
-                raise FrameError("field", f"{series!r} is gradwatch's own series: log it under another name")
-            # A clone, because the caller may go on adding to the tensor; it becomes a number in the other thread.
-            kept = value.detach().clone() if isinstance(value, Tensor) else float(value)
-            self._waiting.append(Value(step, now, frames.check_text("a series' name", series), kept))
+        self._waiting.extend([_value(step, now, series, value) for series, value in values.items()])
 
     def event(self, step: int, name: str, text: str) -> None:
-        """Queue an event. Raises FrameError for a name that cannot be stored."""
-        frames.check_text("an event's name", name)
-        self._waiting.append(_Event(step, time.time(), name, text[: frames.MAX_NAME]))
+        """Queue an event."""
+        self._waiting.append(Event(step, time.time(), frames.storable_text(name), frames.storable_text(text)))
 
-    def finish(self, state: str, reason: str) -> None:
-        """Write the rest, say how the run ended, deliver what can be delivered in two seconds. Safe to call again."""
-        if not self._finish_once.acquire(blocking=False):
+    def finish(self, state: str, reason: str, deadline: float | None = None) -> None:
+        """Write the rest, say how the run ended, deliver what can be delivered by ``deadline`` (monotonic seconds).
+
+        Safe to call again, and in a forked child, which has no say in its parent's run.
+        """
+        if os.getpid() != self._process or not self._finish_once.acquire(blocking=False):
             return
         atexit.unregister(self._at_exit)
-        deadline = time.monotonic() + EXIT_SECONDS
-        self._ended.set()
+        until = deadline if deadline is not None else time.monotonic() + EXIT_SECONDS
+        self._end = (state, frames.storable_text(reason))
         self._wake.set()
-        self._thread.join(EXIT_SECONDS / 2)
-        self._journal.finish(state, reason, time.time())
+        # At least a moment, even when other runs have used up the process's time: the spool must get the last steps.
+        self._thread.join(max(0.2, until - time.monotonic()))
         online = self._settings.mode == "online"
-        delivered = online and self._sender.close(self._journal.seq - 1, deadline)
-        self._spool.close(delivered=delivered)
+        delivered = online and self._sender.close(self._journal.seq - 1, until)
+        if not self._thread.is_alive():
+            self._spool.close(delivered=delivered)
         if online and not delivered:
             say(f"not all is delivered yet; it waits in {self._spool.folder}: `gradwatch serve` will show it")
 
+    def abandon(self) -> None:
+        """End a run whose monitor is gone; called by the garbage collector, which must not wait."""
+        if self._finish_once.locked():
+            return
+        ending = threading.Thread(target=self.finish, args=("finished", "the model was let go"), daemon=True)
+        try:
+            ending.start()
+        except RuntimeError:  # the interpreter is ending, and so does the run
+            return
+
+    def fail(self, reason: str) -> None:
+        """End the run because the process ends by an exception."""
+        self.finish("failed", reason, _process_deadline())
+
+    def leave(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        atexit.unregister(self._at_exit)
+        self._spool.unlock()
+
     def _at_exit(self) -> None:
-        self.finish("finished", "")
+        self.finish("finished", "", _process_deadline())
 
     # The recording thread's side.
 
     def _run(self) -> None:
-        while not self._ended.is_set():
+        while self._end is None:
             self._wake.wait(_TICK)
             urgent = self._wake.is_set()
             self._wake.clear()
             self._write(urgent)
         self._write(urgent=True)
+        self._journal.finish(*self._end, time.time())
 
     def _write(self, urgent: bool) -> None:
         before = self._journal.seq
@@ -181,7 +194,7 @@ class Recording:
             if isinstance(item, Value):
                 values.append(item)
             else:
-                self._journal.event(item.step, item.time, item.name, item.text)
+                self._journal.event(item)
         self._journal.values(values)
 
     # The sender's questions.
@@ -197,3 +210,25 @@ class Recording:
         if self._told != server:
             self._told = server
             say(f"watch it at {server}/#/run/{self._address_of}")
+
+
+def _value(step: int, now: float, series: str, value: float | Tensor) -> Value:
+    if series in OWN_SERIES:
+        raise FrameError("field", f"{series!r} is gradwatch's own series: log it under another name")
+    frames.check_text("a series' name", series)
+    if not isinstance(value, Tensor):
+        return Value(step, now, series, float(value))
+    if value.numel() != 1 or value.is_complex():
+        raise TypeError(f"{series!r} must be one real number, not a tensor of shape {tuple(value.shape)}")
+    # A clone, because the caller may go on adding to the tensor; it becomes a number in the other thread.
+    return Value(step, now, series, value.detach().clone())
+
+
+_deadlines: list[float] = []
+
+
+def _process_deadline() -> float:
+    """When the process must have ended, however many runs it has: two seconds after the first one began to end."""
+    if not _deadlines:
+        _deadlines.append(time.monotonic() + EXIT_SECONDS)
+    return _deadlines[0]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from gradwatch import uncaught
+
 if TYPE_CHECKING:
     from gradwatch.monitor import Monitor
 
@@ -27,13 +29,8 @@ def remember(model: nn.Module, monitor: Monitor) -> None:
     _monitors[model] = monitor
 
 
-def forget(monitor: Monitor) -> None:
-    for model in [model for model, known in _monitors.items() if known is monitor]:
-        del _monitors[model]
-
-
 def replace(model: nn.Module, optimizers: Sequence[Any]) -> None:
-    """Finish the monitors that watch ``model`` or any of ``optimizers``."""
+    """Finish the monitors that watch ``model`` or any of ``optimizers``. They stay known, and clip silently."""
     for known, monitor in list(_monitors.items()):
         if known is model or any(own is other for own in monitor.optimizers for other in optimizers):
             monitor.finish("finished", "watched again")
@@ -48,4 +45,4 @@ def _silence() -> None:
     """A forked child has none of the threads: its monitors clip on and record nothing under their parent's name."""
     for monitor in list(_monitors.values()):
         monitor.go_silent()
-    _monitors.clear()
+    uncaught.forget()

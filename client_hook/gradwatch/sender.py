@@ -99,6 +99,7 @@ class Sender:
         self._token = token
         self._on_server = on_server
         self._last_step = last_step
+        self._hopeful = True  # no try has failed since the last success
         self._news = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gradwatch-send", daemon=True)
@@ -114,12 +115,15 @@ class Sender:
     def close(self, last_seq: int, deadline: float) -> bool:
         """Try to deliver all up to ``last_seq`` before ``deadline`` (monotonic seconds). Whether that was done."""
         while self.delivery.through < last_seq and time.monotonic() < deadline and self._thread.is_alive():
+            if not self._hopeful:
+                break  # there is no server to wait for
             self._news.set()
             self.delivery.changed.wait(0.02)
             self.delivery.changed.clear()
         self._stop.set()
         self._news.set()
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._hopeful:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         return self.delivery.through >= last_seq or self.delivery.deleted
 
     def _run(self) -> None:
@@ -128,20 +132,21 @@ class Sender:
             try:
                 server = self._find()
                 if server is None:
+                    self._hopeful = False
                     self._stop.wait(_LOOK_AGAIN)
                     continue
                 with Connection.open(server, self._token) as connection:
-                    failures = 0
+                    failures, self._hopeful = 0, True
                     self._on_server(server)
                     self._converse(connection)
             except ConnectionFailed as error:
-                failures += 1
-                if error.final and str(error) != told:
+                failures, self._hopeful = failures + 1, False
+                if str(error) != told and (error.final or not told):
                     told = str(error)
                     say(f"{told}; frames wait in {self._spool.folder}")
                 self._stop.wait(_REFUSED_WAIT if error.final else _backoff(failures))
             except Exception as error:  # nothing here may end in the user's console as a traceback
-                failures += 1
+                failures, self._hopeful = failures + 1, False
                 self._stop.wait(_backoff(failures))
                 told = repr(error)
             self._stop.wait(self.delivery.hold)

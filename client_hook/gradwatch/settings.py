@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -60,7 +62,10 @@ class Settings:
 def home(environment: Mapping[str, str] | None = None) -> Path:
     """GRADWATCH_DIR, by default ``~/.gradwatch``."""
     said = os.environ if environment is None else environment
-    return Path(said.get("GRADWATCH_DIR") or "~/.gradwatch").expanduser()
+    try:
+        return Path(said.get("GRADWATCH_DIR") or "~/.gradwatch").expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "gradwatch"
 
 
 def _mode(text: str) -> Mode:
@@ -69,7 +74,15 @@ def _mode(text: str) -> Mode:
     return cast(Mode, text)
 
 
+def _parses(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
 def _address(text: str | None) -> str | None:
-    if text is not None and not text.startswith(("http://", "https://")):
+    if text is not None and not (text.startswith(("http://", "https://")) and _parses(text)):
         raise ValueError(f"server (or GRADWATCH_SERVER) must be an address like http://host:7531, not {text!r}")
     return text.rstrip("/") if text else None

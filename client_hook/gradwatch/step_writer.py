@@ -49,6 +49,7 @@ class StepWriter:
         self._present: Present | None = None
         self._fold: _Fold | None = None
         self._written_at: float | None = None
+        self._loss_told = False
 
     def table_has_grown(self) -> None:
         """The next step opens a new layer table."""
@@ -87,17 +88,28 @@ class StepWriter:
             _write_from_device(recorder, step, loss, measurement.total, decision, host, norms, absent)
             return
         total = measurement.total.item()
-        value = MISSING if loss is None else loss.item() if isinstance(loss, Tensor) else float(loss)
+        value = MISSING if loss is None else self._number(loss)
         coefficient = float(decision.coefficient)
         scalars = (value, total, coefficient, decision.threshold, float(decision.clipped), *host)
         recorder.write(step, scalars, norms, absent)
         if not (math.isfinite(total) and coefficient > 0.1):
             self.sink.urgent()
 
+    def _number(self, loss: Tensor | float) -> float:
+        try:
+            return float(loss.item() if isinstance(loss, Tensor) else loss)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if not self._loss_told:
+                self._loss_told = True
+                say(f"the loss given to clip is no single number ({error}); steps are recorded without it")
+            return MISSING
+
     def _spread(self, norms: Tensor, present: Present | None) -> tuple[Tensor, Bitmap | None]:
         """Norms laid out over all layers, in the recorded precision, and the packed bitmap of absent ones."""
         if norms.dtype is not torch.float32 and norms.dtype is not torch.float64:
             norms = norms.float()
+        if not norms.numel():
+            norms = norms.to(self._table.device)
         absent = None
         if present is not None:
             laid_out = torch.zeros(len(self._table.parameters), dtype=norms.dtype, device=norms.device)
@@ -109,16 +121,17 @@ class StepWriter:
     def _begin(self, measurement: Measurement) -> Recorder:
         """Open the layer table; at the first step, because only then the execution order is known."""
         self._order.close()
-        layers = self._table.layers
+        layers = self._table.layers_now()
         if len(layers) > frames.MAX_LAYERS:
             if self._fold is None:
                 say(f"{len(layers)} layers are more than {frames.MAX_LAYERS}: modules are recorded in their place")
             layers, into = fold_into_modules(layers)
             self._fold = _Fold(into, len(layers), measurement)
-        norms = measurement.norms
         ranks = self._order.ranks([layer.owner for layer in layers])
-        kind = Recorder if norms.device.type == "cpu" else DeviceRecorder
-        self._recorder = kind(len(layers), torch.float64 if norms.dtype is torch.float64 else torch.float32)
+        # From the parameters, not the measurement: the first step may have no gradient at all.
+        device, wide = self._table.device, self._table.has_float64
+        kind = Recorder if device.type == "cpu" else DeviceRecorder
+        self._recorder = kind(len(layers), torch.float64 if wide else torch.float32)
         self.sink.begin([layer.as_json(rank) for layer, rank in zip(layers, ranks, strict=True)], self._recorder)
         return self._recorder
 

@@ -13,9 +13,9 @@ import click
 from gradwatch import frames
 from gradwatch.connection import Connection, ConnectionFailed
 from gradwatch.discovery import find_server
+from gradwatch.leftovers import Leftover, leftovers
 from gradwatch.sender import Delivery
 from gradwatch.settings import Settings
-from gradwatch.spool import Leftover, leftovers
 
 _BATCH: Final = 256 << 10  # bytes a message
 _PATIENCE: Final = 60.0  # seconds without any ack after which the server is given up
@@ -27,6 +27,8 @@ class SyncFailed(Exception):
 
 def deliver_leftovers(directory: Path, settings: Settings) -> int:
     """Deliver every leftover spool in ``directory``; returns how many. Raises SyncFailed with a sentence."""
+    if not directory.is_dir():
+        raise SyncFailed(f"{directory} is no folder: name the spool, by default GRADWATCH_DIR/spool")
     waiting = list(leftovers(directory))
     delivered = 0
     try:
@@ -80,7 +82,7 @@ def _send(spool: Leftover, connection: Connection) -> int:
 def _seq(data: bytes) -> int:
     try:
         return int(frames.decode(data).header["seq"])
-    except (frames.FrameError, KeyError):
+    except (frames.FrameError, KeyError, TypeError, ValueError):
         return -1
 
 
@@ -94,7 +96,7 @@ def _await_ack(delivery: Delivery, connection: Connection, writer: str, last: in
             connection.send(tombstone)
         if delivery.through > through:
             through, until = delivery.through, time.monotonic() + _PATIENCE
-    return delivery.through >= last
+    return last >= 0 and delivery.through >= last
 
 
 def _listen(connection: Connection, delivery: Delivery, writer: str) -> None:

@@ -24,10 +24,27 @@ def tell(recording: weakref.ref[Recording]) -> None:
     _recordings.append(recording)
 
 
+def forget() -> None:
+    """In a forked child: its exceptions say nothing about its parent's runs."""
+    for known in _recordings:
+        recording = known()
+        if recording is not None:
+            recording.leave()
+    _recordings.clear()
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and words of an exception, whatever its ``__str__`` does."""
+    try:
+        return f"{type(error).__name__}: {error}".rstrip(": ")
+    except Exception:
+        return type(error).__name__
+
+
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if _previous is not None:
         _previous(kind, error, trace)
     for known in _recordings:
         recording = known()
         if recording is not None:
-            recording.finish("failed", f"{kind.__name__}: {error}"[:1000].rstrip(": "))
+            recording.fail(reason_of(error))

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -21,12 +21,11 @@ from gradwatch import frames, registry, uncaught
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
+from gradwatch.config import storable_config
 from gradwatch.console import say
 from gradwatch.monitor import Monitor, NonFinite
 from gradwatch.recording import NullSink, Recording, Sink
 from gradwatch.settings import Settings
-
-_SECRET_WORDS = ("token", "secret", "password", "passwd", "api_key", "apikey", "credential", "private_key")
 
 
 def watch(  # noqa: PLR0913 - one keyword per thing a user may say
@@ -39,7 +38,7 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     name: str | None = None,
     group: str | None = None,
     tags: Iterable[str] = (),
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     total_steps: int | None = None,
     start_step: int = 0,
     server: str | None = None,
@@ -50,10 +49,12 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     ``optimizer``: the one, or all, that step the model. ``clip``: a number (global L2 norm), a strategy such as
     ``gradwatch.Value(0.5)``, or None (measure only). ``nonfinite``: what to do with a non-finite total norm: "record"
     (as torch does: nothing), "skip" (leave parameters and optimizer state as they are) or "raise".
-    ``project``, ``name``, ``group``, ``tags``, ``config``: how the run is found again; values in ``config`` under names
-    such as "token" are masked. ``total_steps``: for the estimated end. ``start_step``: number of the first step.
-    ``server``: address, by default the server of this user on this machine. ``mode``: "online", "offline", "disabled".
+    ``project``, ``name``, ``group``, ``tags``, ``config`` (a mapping, a namespace or a dataclass): how the run is found
+    again; values in ``config`` under names such as "api_key" are masked. ``total_steps``: for the estimated end.
+    ``start_step``: number of the first step. ``server``: address, by default the server of this user on this machine.
+    ``mode``: "online", "offline", "disabled".
 
+    Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are.
     Watching the same model or optimizer again finishes the earlier monitor.
     Raises TypeError or ValueError, saying what to write instead, when an argument is wrong.
     """
@@ -97,7 +98,7 @@ def _strategy(clip: float | Strategy | None) -> Strategy:
 
 
 def _hello(
-    settings: Settings, name: str | None, tags: Iterable[str], config: Mapping[str, Any] | None, total_steps: int | None
+    settings: Settings, name: str | None, tags: Iterable[str], config: Any, total_steps: int | None
 ) -> dict[str, Any]:
     """The hello frame's header, but for writer, seq and what only the first step knows."""
     run = settings.run or secrets.token_hex(8)
@@ -110,7 +111,7 @@ def _hello(
         "name": frames.check_text("name", name if name is not None else _default_name(run)),
         "group": frames.check_text("group", settings.group) if settings.group is not None else None,
         "tags": [frames.check_text("a tag", tag) for tag in tags],
-        "config": storable_config(config or {}),
+        "config": storable_config({} if config is None else config),
         "total_steps": None if total_steps is None else frames.check_count("total_steps", total_steps),
         "host": {
             "hostname": socket.gethostname(),
@@ -128,33 +129,21 @@ def _default_name(run: str) -> str:
     return f"{script.removesuffix('.py')}-{run[:4]}"
 
 
-def storable_config(value: Any, name: str = "") -> Any:
-    """``value`` as JSON holds it; anything else as its text; whatever is named like a secret masked."""
-    if any(word in name.lower() for word in _SECRET_WORDS):
-        return "***"
-    if isinstance(value, Mapping):
-        return {str(key)[: frames.MAX_NAME]: storable_config(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [storable_config(item) for item in value[:1000]]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int) and abs(value) <= frames.MAX_COUNT:
-        return value
-    if isinstance(value, float) and value - value == 0:
-        return value
-    return str(value)[: frames.MAX_NAME].replace("\0", "")
-
-
 def _rank() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    return int(os.environ.get("RANK", 0))
+    return _whole_number("RANK", 0)
 
 
 def _world_size() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return _whole_number("WORLD_SIZE", 1)
+
+
+def _whole_number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else default
 
 
 def _launch() -> str:

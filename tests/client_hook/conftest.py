@@ -42,6 +42,9 @@ class KeepingSink:
     def finish(self, state: str, reason: str) -> None:
         self.ends.append((state, reason))
 
+    def abandon(self) -> None:
+        self.finish("finished", "abandoned")
+
     def rows(self, table: int = -1) -> list[Rows]:
         return list(self.recorders[table].take(1_000_000))
 

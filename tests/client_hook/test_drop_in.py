@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,23 @@ def test_a_parameter_given_twice_is_counted_and_clipped_twice() -> None:
     ours, theirs = pair([3.0, 4.0])
     total = torch.nn.utils.clip_grad_norm_([theirs[0], theirs[0]], 1.0)
     assert torch.equal(gradwatch.clip_grad_norm_([ours[0], ours[0]], 1.0), total) and same(ours, theirs)
+
+
+def test_ever_new_tensors_open_no_runs() -> None:
+    """Adversarial perturbations, meta-learning: torch's clipping, and nothing kept."""
+    threads = threading.active_count()
+    for _ in range(10):
+        perturbation = torch.zeros(5, requires_grad=True)
+        perturbation.grad = torch.full((5,), 3.0)
+        gradwatch.clip_grad_norm_(perturbation, 1.0)
+        assert perturbation.grad is not None and perturbation.grad.norm().item() == pytest.approx(1.0)
+    assert threading.active_count() == threads
+
+
+def test_a_wrong_setting_in_the_environment_does_not_stop_the_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADWATCH_MODE", "onlin")
+    ours, theirs = pair([3.0, 4.0])
+    assert gradwatch.clip_grad_norm_(ours, 1.0) == torch.nn.utils.clip_grad_norm_(theirs, 1.0) and same(ours, theirs)
 
 
 def test_nothing_to_clip_is_torchs_zero() -> None:

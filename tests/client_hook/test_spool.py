@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from gradwatch import frames, spool
 from gradwatch.frames import Kind
-from gradwatch.spool import Reader, Spool, leftovers
+from gradwatch.spool import Reader, Spool
 
 GIB = 1 << 30
 
@@ -63,11 +62,12 @@ def test_files_are_for_their_user_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(kept.folder.stat().st_mode) == 0o700
 
 
-def test_beyond_the_cap_nothing_is_taken(tmp_path: Path) -> None:
+def test_beyond_the_cap_only_what_must_not_be_lost_is_taken(tmp_path: Path) -> None:
     kept = Spool(tmp_path, "w", 1000)
     taken = [kept.append(frame(seq), seq) for seq in range(20)]
     assert taken[0] and not taken[-1]
-    assert read_all(Reader(kept)) == [seq for seq in range(20) if taken[seq]]
+    assert kept.append(frame(20), 20, reserved=True)
+    assert read_all(Reader(kept)) == [*(seq for seq in range(20) if taken[seq]), 20]
 
 
 def test_without_a_disk_frames_wait_in_memory(tmp_path: Path) -> None:
@@ -79,45 +79,35 @@ def test_without_a_disk_frames_wait_in_memory(tmp_path: Path) -> None:
     assert len(kept.preamble) == 1 and read_all(Reader(kept)) == [1, 2, 3, 4]
 
 
-def test_a_disk_that_fails_in_mid_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_in_mid_run_keeps_what_it_has_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = Spool(tmp_path, "w", GIB)
     kept.append(frame(0), 0)
 
     def full(file: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gradwatch.spool.os.write", full)
+    monkeypatch.setattr("gradwatch.segment.os.write", full)
     assert kept.append(frame(1), 1) and kept.append(frame(2), 2)
     assert "No space" in str(kept.disk_error)
     assert read_all(Reader(kept)) == [0, 1, 2]
+    assert capsys.readouterr().err.count("frames wait in memory") == 1
 
 
-def test_a_dead_writers_spool_is_found_and_its_torn_tail_left_out(tmp_path: Path) -> None:
-    code = (
-        "import sys, os; from pathlib import Path; from gradwatch import frames; from gradwatch.frames import Kind\n"
-        "from gradwatch.spool import Spool\n"
-        "s = Spool(Path(sys.argv[1]), 'w', 1 << 30)\n"
-        "for q in range(5): s.append(frames.encode(Kind.EVENT, {'writer': 'w', 'seq': q}), q, preamble=q == 0)\n"
-        "os._exit(9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)
-    with open(tmp_path / "w" / "00000000.gw", "ab") as file:
-        file.write(frame(5)[:-3])
-    (left,) = leftovers(tmp_path)
-    assert [frames.decode(data).header["seq"] for data in left.frames()] == [0, 1, 2, 3, 4]
-    assert left.damaged == len(frame(5)) - 3
-    left.close(delivered=True)
-    assert not (tmp_path / "w").exists()
-
-
-def test_a_living_writers_spool_is_left_alone(tmp_path: Path) -> None:
+def test_memory_has_its_own_cap_whatever_lies_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MEMORY_CAP", 1000)
     kept = Spool(tmp_path, "w", GIB)
-    assert list(leftovers(tmp_path)) == []
-    kept.close(delivered=False)
-    (left,) = leftovers(tmp_path)
-    left.close(delivered=False)
-    assert (tmp_path / "w").exists()
+    for seq in range(20):
+        kept.append(frame(seq), seq)
+    kept._disk_failed(OSError("planted"))
+    assert kept.append(frame(20), 20) and kept.append(frame(21), 21)
 
 
-def test_no_folder_means_no_leftovers(tmp_path: Path) -> None:
-    assert list(leftovers(tmp_path / "nothing")) == []
+def test_a_folder_removed_in_mid_run_is_still_read_to_its_end(tmp_path: Path) -> None:
+    kept = Spool(tmp_path, "w", GIB)
+    for seq in range(4):
+        kept.append(frame(seq), seq)
+    shutil.rmtree(kept.folder)
+    kept.append(frame(4), 4)
+    assert read_all(Reader(kept)) == [0, 1, 2, 3, 4]

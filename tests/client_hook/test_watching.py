@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,7 @@ import pytest
 import torch
 from gradwatch import frames, registry
 from gradwatch.frames import Kind
-from gradwatch.spool import leftovers
-from gradwatch.watching import storable_config
+from gradwatch.leftovers import leftovers
 from torch import nn
 
 
@@ -142,9 +142,109 @@ def test_an_uncaught_exception_ends_the_run_as_failed(own_directory: Path) -> No
     assert (run[-1].header["state"], run[-1].header["reason"]) == ("failed", "KeyError: 'of the user'")
 
 
-def test_config_is_stored_as_json_can_hold_it() -> None:
-    odd = {"path": Path("/x"), "list": (1, 2.5, float("inf")), "big": 2**60, 7: None, "flag": True, "secret_key": [1]}
-    assert storable_config(odd) == {
-        "path": str(Path("/x")), "list": [1, 2.5, "inf"], "big": str(2**60), "7": None, "flag": True,
-        "secret_key": "***",
-    }  # fmt: skip
+def test_a_forked_child_says_nothing_in_its_parents_name(own_directory: Path) -> None:
+    code = (
+        "import os, sys, time, gradwatch, torch\n"
+        "model = torch.nn.Linear(1, 1); monitor = gradwatch.watch(model, clip=1.0); monitor.clip()\n"
+        "time.sleep(0.1)\n"
+        "if os.fork() == 0:\n"
+        "    begun = time.monotonic(); monitor.clip(); gradwatch.clip_grad_norm_(model.parameters(), 1.0)\n"
+        "    sys.exit(0) if len(sys.argv) < 2 else 1 / 0\n"
+        "assert os.waitstatus_to_exitcode(os.wait()[1]) in (0, 1)\n"
+        "monitor.clip(); monitor.finish()"
+    )
+    for failing in ([], ["fail"]):
+        ended = subprocess.run([sys.executable, "-c", code, *failing], capture_output=True, text=True, timeout=100)
+        assert ended.returncode == 0, ended.stderr
+    runs = spooled(own_directory)
+    assert len(runs) == 2
+    for run in runs:
+        assert sorted(frame.header["seq"] for frame in run) == list(range(len(run)))
+        assert [frame.kind for frame in run].count(Kind.FINISH) == 1 and run[-1].header["state"] == "finished"
+        assert run[-1].header["last_step"] == 1
+
+
+def test_many_runs_cost_one_exit(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five runs whose server takes connections and never answers: the process ends within its two seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("GRADWATCH_MODE", "online")
+        monkeypatch.setenv("GRADWATCH_SERVER", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        code = (
+            "import atexit, gradwatch, torch, time\n"
+            "begun = []\n"
+            "atexit.register(lambda: print(time.monotonic() - begun[0]))\n"
+            "models = [torch.nn.Linear(1, 1) for _ in range(5)]\n"
+            "for model in models: gradwatch.watch(model, clip=1.0).clip()\n"
+            "begun.append(time.monotonic())"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0
+    # Atexit functions run last in, first out: the printing one after all the runs'.
+    assert float(ended.stdout) < 2 + 5 * 0.5
+    assert [run[-1].kind for run in spooled(own_directory)] == [Kind.FINISH] * 5
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit(0)", "raise SystemExit"])
+def test_leaving_by_exit_is_an_ordinary_end(end: str, own_directory: Path) -> None:
+    with pytest.raises(SystemExit), gradwatch.watch(nn.Linear(1, 1), clip=1.0) as monitor:
+        monitor.clip()
+        exec(end)
+    (run,) = spooled(own_directory)
+    assert run[-1].header["state"] == "finished"
+
+
+def test_an_exception_that_cannot_be_told_stays_the_users(own_directory: Path) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    with pytest.raises(Mute), gradwatch.watch(nn.Linear(1, 1), clip=1.0) as monitor:
+        monitor.clip()
+        raise Mute
+    (run,) = spooled(own_directory)
+    assert (run[-1].header["state"], run[-1].header["reason"]) == ("failed", "Mute")
+
+
+def test_lazy_modules_can_be_watched(own_directory: Path) -> None:
+    model = nn.LazyLinear(2)
+    with gradwatch.watch(model, clip=1.0) as monitor:
+        model(torch.ones(1, 3)).sum().backward()
+        monitor.clip()
+    (run,) = spooled(own_directory)
+    assert run[1].header["layers"] == [["weight", [2, 3], 6, 0], ["bias", [2], 2, 1]]
+
+
+def test_a_default_device_does_not_reach_our_rows(own_directory: Path) -> None:
+    model = nn.Linear(2, 2)
+    torch.set_default_device("meta")
+    try:
+        with gradwatch.watch(model, clip=1.0) as monitor:
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            monitor.clip()
+    finally:
+        torch.set_default_device(None)
+    (run,) = spooled(own_directory)
+    assert Kind.STEPS in [frame.kind for frame in run]
+
+
+def test_one_odd_value_does_not_take_the_others_with_it(own_directory: Path) -> None:
+    with gradwatch.watch(nn.Linear(1, 1), clip=1.0) as monitor:
+        monitor.clip(torch.zeros(3))  # no single number: the step is recorded without it
+        monitor.log({"good": 1.0})
+        monitor.log({"half": 2.0, "bad": torch.zeros(3)})
+        monitor.log({"loss": 1.0})
+        monitor.log({"better": torch.tensor(3.0)})
+        monitor.event("odd \ud800", "text \0")
+    (run,) = spooled(own_directory)
+    logged = [name for frame in run if frame.kind is Kind.SCALARS for name in frame.header["series"]]
+    assert sorted(logged) == ["better", "good"]
+    assert [frame.header["name"] for frame in run if frame.kind is Kind.EVENT and "odd" in frame.header["name"]]
+    assert Kind.STEPS in [frame.kind for frame in run]
+
+
+def test_a_configuration_beyond_measure_does_not_cost_the_run(own_directory: Path) -> None:
+    with gradwatch.watch(nn.Linear(1, 1), clip=1.0, config={f"k{n}": "v" * 300 for n in range(5000)}) as monitor:
+        monitor.clip()
+    (run,) = spooled(own_directory)
+    assert run[0].kind is Kind.HELLO and "left out" in run[0].header["config"]["gradwatch"]

@@ -92,7 +92,7 @@ def measure_norms(gradients: list[Tensor], norm_type: float, uniform: bool) -> M
     """
     if not gradients:
         return Measurement(torch.zeros(0), torch.tensor(0.0), norm_type)
-    if not uniform:
+    if not uniform or hasattr(gradients[0], "full_tensor"):
         return _measure_each(gradients, norm_type)
     try:
         norms = _in_one_tensor(torch._foreach_norm(gradients, norm_type))
@@ -119,4 +119,10 @@ def _measure_each(gradients: list[Tensor], norm_type: float) -> Measurement:
     filled = [gradient for gradient in dense if gradient.numel()]
     # torch groups by device and dtype before it adds up, so its own function gives the total: same order, same bits.
     total = torch.nn.utils.get_total_norm(filled, norm_type)
-    return Measurement(torch.stack(norms), total, norm_type, uniform=False)
+    return Measurement(_whole(torch.stack(norms)), _whole(total), norm_type, uniform=False)
+
+
+def _whole(norms: Tensor) -> Tensor:
+    """Norms of sharded gradients (DTensor) are partial on each rank until they are reduced."""
+    full = getattr(norms, "full_tensor", None)
+    return full() if full is not None else norms

@@ -5,50 +5,76 @@ Registration order is not execution order, and only the latter tells which layer
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+_observing: weakref.WeakSet[ExecutionOrder] = weakref.WeakSet()
 
 
 class ExecutionOrder:
-    """Notes when each module of ``model`` that owns parameters runs first.
+    """Notes when each module of ``model`` runs first, by hooks that are taken away at the first clip.
 
-    A global hook is used and taken away at the first clip: hooks put on the modules would be copied with the model and
-    would live in its pickles. A compiled model is left alone, because a hook that comes and goes makes it compile
-    again; its layers keep their registration order.
+    The hooks are a plain function of this module, so that a model copied or pickled meanwhile stays whole. Inside a
+    compiled forward nothing is noted, and a model compiled already gets no hooks; where nothing was observed, the order
+    is that of registration.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # Modules are known by identity only while the hook is on, so that the model is not kept alive.
-        self._waiting = {id(module) for module in model.modules() if list(module.parameters(recurse=False))}
+        # Modules are known by identity only, so that the model is not kept alive.
+        self._parents = {id(child): id(module) for module in model.modules() for child in module.children()}
+        self._known = {id(module) for module in model.modules()}
         self._seen: dict[int, int] = {}
-        self._handle = None if _is_compiled(model) else register_module_forward_pre_hook(self._note)
+        self._handles: list[RemovableHandle] = []
+        if not _is_compiled(model):
+            self._handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+            _observing.add(self)
 
-    def _note(self, module: nn.Module, inputs: Any) -> None:
-        if id(module) in self._waiting and not torch.compiler.is_compiling():
-            self._waiting.discard(id(module))
-            self._seen[id(module)] = len(self._seen)
+    def saw(self, module: int) -> None:
+        """Module with this ``id`` runs now."""
+        if module in self._known:
+            self._seen.setdefault(module, len(self._seen))
 
     def close(self) -> None:
-        """Take the hook away. Safe to call again."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Take the hooks away. Safe to call again.
 
-    def ranks(self, owners: list[int | None]) -> list[int]:
+        Where they saw nothing, the forward was compiled with them in it, to nothing: there they stay, because taking
+        them away would make it compile again.
+        """
+        for handle in self._handles if self._seen else []:
+            handle.remove()
+        self._handles = []
+        _observing.discard(self)
+
+    def ranks(self, owners: Sequence[int | None]) -> list[int]:
         """Execution rank of each layer, given the id of the module that owns it (None: unknown).
 
-        Layers of modules that never ran come last; layers of one module keep their registration order. When nothing
-        was observed, the order is the registration order.
+        Layers of one module keep their registration order. A module that was never called itself, because its parent
+        uses its weights directly (``nn.MultiheadAttention`` does), runs when that parent runs.
         """
-        last = len(self._seen)
-        seen = [last if owner is None else self._seen.get(owner, last) for owner in owners]
+        moments = [self._moment(owner) for owner in owners]
         ranks = [0] * len(owners)
-        for rank, index in enumerate(sorted(range(len(owners)), key=lambda index: (seen[index], index))):
+        for rank, index in enumerate(sorted(range(len(owners)), key=lambda index: (moments[index], index))):
             ranks[index] = rank
         return ranks
+
+    def _moment(self, module: int | None) -> int:
+        while module is not None:
+            if module in self._seen:
+                return self._seen[module]
+            module = self._parents.get(module)
+        return len(self._seen)
+
+
+def note(module: nn.Module, inputs: Any) -> None:
+    """The hook: tells whoever observes that ``module`` runs."""
+    if not torch.compiler.is_compiling():
+        for order in list(_observing):
+            order.saw(id(module))
 
 
 def _is_compiled(model: nn.Module) -> bool:

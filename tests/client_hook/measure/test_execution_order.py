@@ -44,9 +44,31 @@ def test_other_models_are_not_noted_and_the_hook_goes_away() -> None:
     assert order.ranks([id(model.third), id(model.first)]) == [0, 1]
 
 
-def test_nothing_is_put_on_the_model() -> None:
+def test_a_model_copied_or_pickled_meanwhile_stays_whole() -> None:
     model = Backwards()
     order = ExecutionOrder(model)
-    assert pickle.loads(pickle.dumps(model)) is not None
-    assert not copy.deepcopy(model).first._forward_pre_hooks
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert twin(torch.zeros(1, 2)).shape == (1, 2)
+    model(torch.zeros(1, 2))
     order.close()
+    assert order.ranks([id(model.first), id(model.third)]) == [1, 0]
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_module_whose_weights_its_parent_uses_runs_with_its_parent() -> None:
+    model = nn.TransformerEncoderLayer(4, 1, 8)
+    order = ExecutionOrder(model)
+    model(torch.zeros(2, 1, 4))
+    owners = [id(model.self_attn), id(model.self_attn.out_proj), id(model.linear1), id(model.norm2)]
+    assert order.ranks(owners) == [0, 1, 2, 3]
+
+
+def test_compiling_the_model_afterwards_warns_of_nothing() -> None:
+    model = Backwards()
+    order = ExecutionOrder(model)
+    compiled = torch.compile(model, backend="eager")
+    compiled(torch.zeros(1, 2))
+    order.close()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled(torch.zeros(1, 2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
