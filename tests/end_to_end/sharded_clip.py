@@ -37,4 +37,4 @@ def clip(rank: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    multiprocessing.spawn(clip, args=(sys.argv[1],), nprocs=2)  # type: ignore[no-untyped-call]
+    multiprocessing.spawn(clip, args=(sys.argv[1],), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]

@@ -1,5 +1,6 @@
 """A training that also keeps its own log of what it clipped: ``logged_training.py LOG SECONDS [NAN_STEP]``.
 
+It ends after SECONDS at the latest, or once a file named LOG.stop exists.
 The log has 16 bytes a step: the total norm that ``clip`` returned, as float32, the loss as float32, the step as int64.
 At NAN_STEP one layer's gradient becomes NaN on its way back; the step is skipped.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gradwatch
@@ -26,9 +28,9 @@ def main(log: str, seconds: float, nan_step: int) -> None:
     assert isinstance(weight, Tensor)
     poison: Any = weight.register_hook
     poison(lambda gradient: gradient * float("nan") if monitor.step == nan_step else gradient)
-    until = time.monotonic() + seconds
+    until, stop = time.monotonic() + seconds, Path(log + ".stop")
     with open(log, "wb") as file:
-        while time.monotonic() < until:
+        while time.monotonic() < until and not stop.exists():
             optimizer.zero_grad()
             inputs = torch.randn(16, 8)
             loss = (model(inputs) - inputs[:, :4].sin()).square().mean()
