@@ -3,7 +3,7 @@
 
 import { login, request } from "./connection.js";
 import { formatRoute } from "./route.js";
-import { visibleRange } from "./state.js";
+import { visibleRange } from "./visible.js";
 
 /** @typedef {import("./route.js").View} View */
 /** @typedef {import("./route.js").RunRoute} RunRoute */

@@ -48,11 +48,15 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-/** @type {Record<string, string>} shapes in a 16 x 16 box; each word has its own, so that colour never speaks alone */
+/**
+ * Shapes in a 16 x 16 box; each word has its own, so that colour never speaks alone.
+ * @type {Record<string, string>}
+ */
 const SHAPES = {
   running: "M8 2.5a5.5 5.5 0 1 0 0 11a5.5 5.5 0 0 0 0-11Zm-1.6 3l4.2 2.5l-4.2 2.5Z",
   waiting:
-    "M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2Zm0 1.8a4.2 4.2 0 1 1 0 8.4a4.2 4.2 0 0 1 0-8.4ZM7.2 5v3.4l2.5 1.7l.8-1.2l-1.9-1.3V5Z",
+    "M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2Zm0 1.8a4.2 4.2 0 1 1 0 8.4a4.2 4.2 0 0 1 0-8.4Z" +
+    "M7.2 5v3.4l2.5 1.7l.8-1.2l-1.9-1.3V5Z",
   finished: "M6.4 12.6L2.2 8.4l1.5-1.5l2.7 2.7l5.9-5.9l1.5 1.5Z",
   failed: "M3.6 2.2L8 6.6l4.4-4.4l1.4 1.4L9.4 8l4.4 4.4l-1.4 1.4L8 9.4l-4.4 4.4l-1.4-1.4L6.6 8L2.2 3.6Z",
   lost: "M8 1.6L15 14.2H1Zm-.9 4.2v4.4h1.8V5.8Zm0 5.4v1.7h1.8v-1.7Z",

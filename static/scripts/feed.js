@@ -79,6 +79,10 @@ export class Feed {
     const restarted =
       header.type === "run" && run?.id === header.run.id && header.run.attempt !== run?.attempts?.length;
     const unnamed = header.layers > 0 && header.layers !== run?.layers?.length;
+    const ended = header.type === "run" && header.run.state !== "running" && run?.id === header.run.id;
+    const spoilt = header.type === "event" && header.event.kind === "nonfinite" && run?.id === header.event.run;
+    // The count of a run that has ended is not refreshed again.
+    if (run && run.last_step !== null && (ended || spoilt)) this.loadNonfinite(run.id);
     if ((unknown || arrived || restarted || unnamed) && Date.now() - this.askedAt > 1_000) {
       this.askedAt = Date.now();
       this.load();
@@ -148,7 +152,7 @@ export class Feed {
     const { route, run, link, login } = this.state();
     if (document.hidden || link.phase !== "open" || login === "needed") return;
     if (route.name === "list") this.loadRuns();
-    else if (run?.state === "running") this.loadNonfinite(route.run);
+    else if (run?.state === "running" && run.last_step !== null) this.loadNonfinite(route.run);
   }
 
   searchSoon() {
@@ -181,7 +185,7 @@ export class Feed {
       this.attempt(async () => this.send({ type: "alerts", run: id, ...(await request(`api/alerts?run=${path}`)) }), {
         quiet: true,
       }),
-      this.loadNonfinite(id),
+      run.last_step === null ? null : this.loadNonfinite(id), // without a step it has no series yet
     ]);
   }
 

@@ -59,7 +59,8 @@ export class FrameError extends Error {
 }
 
 /**
- * @type {Record<string, {size: number, view: new (buffer: ArrayBufferLike, at: number, length: number) => ColumnArray}>}
+ * @typedef {new (buffer: ArrayBufferLike, at: number, length: number) => ColumnArray} View
+ * @type {Record<string, {size: number, view: View}>}
  */
 const DTYPES = Object.assign(Object.create(null), {
   u1: { size: 1, view: Uint8Array },
@@ -162,7 +163,8 @@ export function* decodeAll(bytes) {
 }
 
 /**
- * The body cut into its columns: typed arrays over the same memory. Throws FrameError `body` unless they fill it exactly.
+ * The body cut into its columns: typed arrays over the same memory. Throws FrameError `body` unless they fill it
+ * exactly.
  * @param {Uint8Array} body @param {Column[]} columns @param {number} rows @returns {Map<string, ColumnArray>}
  */
 export function split(body, columns, rows) {

@@ -4,11 +4,16 @@
  * long; nothing while the tab is hidden or the panel is being dragged.
  */
 
+/**
+ * @typedef {object} Clock
+ * @property {(callback: () => void) => void} frame @property {() => number} now @property {() => boolean} hidden
+ * @property {(callback: () => void, ms: number) => void} delay
+ */
 /** @typedef {{draw: () => void, dirty: boolean, urgent: boolean, drawnAt: number, paused: boolean}} Task */
 
 export class Pacer {
   /**
-   * @param {{frame: (callback: () => void) => void, now: () => number, hidden: () => boolean, delay: (callback: () => void, ms: number) => void}} clock
+   * @param {Clock} clock
    * @param {number} [interval] ms between two drawings of one panel
    */
   constructor(clock, interval = 250) {

@@ -12,7 +12,9 @@ import { emptyTable, merge, nonfiniteAt, tableFromFrame, trim } from "./series.j
 /** @typedef {"running" | "finished" | "failed" | "lost"} RunState */
 /** @typedef {{index: number, name: string, shape: number[], numel: number, order: number}} Layer */
 /**
- * @typedef {{number: number, start_step: number, last_step: number | null, state: RunState, reason: string | null, started_at: number}} Attempt
+ * @typedef {object} Attempt
+ * @property {number} number @property {number} start_step @property {number | null} last_step
+ * @property {RunState} state @property {string | null} reason @property {number} started_at
  */
 /**
  * @typedef {object} Run as the server tells it; the second half only for a single run
@@ -246,40 +248,6 @@ function sortAlerts(alerts) {
   const rank = (/** @type {Alert} */ alert) =>
     (alert.state === "open" ? 0 : 2) + (alert.severity === "critical" ? 0 : 1);
   return [...alerts].sort((a, b) => rank(a) - rank(b) || b.last_step - a.last_step || b.id - a.id);
-}
-
-/**
- * The steps [first, last] the charts show now, or null while nothing is known.
- * @param {State} state @returns {[number, number] | null}
- */
-export function visibleRange(state) {
-  if (state.panning) return state.panning;
-  if (state.route.name !== "run") return null;
-  const { view } = state.route;
-  if (view.mode === "range") return [view.first, view.last];
-  const { first, last } = state.view.table;
-  if (!first.length) return null;
-  const end = last[last.length - 1];
-  if (view.mode === "span") return [Math.max(0, end - view.span + 1), end];
-  return [first[0], state.run?.state === "running" ? first[0] + roomy(end - first[0]) : end];
-}
-
-/**
- * A little more than `steps`, the same for many steps: axes that grow with every step would never hold still.
- * @param {number} steps
- */
-function roomy(steps) {
-  const stride = 2 ** Math.max(0, Math.floor(Math.log2(Math.max(1, steps))) - 4);
-  return Math.ceil((steps + 1) / stride) * stride;
-}
-
-/**
- * The step under the crosshair, where it lies in view.
- * @param {State} state
- */
-export function cursorInView(state) {
-  const range = visibleRange(state);
-  return range && state.cursor !== null && state.cursor >= range[0] && state.cursor <= range[1] ? state.cursor : null;
 }
 
 /** Seconds since the server was last heard, or null before the first word. @param {State} state */

@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { band, extent, line } from "../../static/scripts/lines.js";
 import {
-  band,
   centre,
   columnAt,
   emptyTable,
-  extent,
-  line,
   meanOf,
   merge,
   newest,
@@ -42,7 +40,7 @@ test("a frame becomes a table; cells are views, not copies", () => {
   assert.equal(made.cells[1].max.buffer, read.body.buffer);
 });
 
-test("a delta replaces columns with the same first step, fills holes and appends; the older table stays as it was", () => {
+test("a delta replaces columns with the same first step, fills holes and appends; the older table stays", () => {
   const older = table([0, 4, 12], { loss: [[1], [2], [3]] }, { width: 4, layers: 1 });
   const newer = table(
     [8, 12, 16],

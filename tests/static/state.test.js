@@ -3,15 +3,8 @@ import { test } from "node:test";
 import { Kind } from "../../static/scripts/frames.js";
 import { linkWords } from "../../static/scripts/parts/notices.js";
 import { parseRoute } from "../../static/scripts/route.js";
-import {
-  cursorInView,
-  initialState,
-  nonfiniteSteps,
-  openAlerts,
-  reduce,
-  runWord,
-  visibleRange,
-} from "../../static/scripts/state.js";
+import { initialState, nonfiniteSteps, openAlerts, reduce, runWord } from "../../static/scripts/state.js";
+import { cursorInView, visibleRange } from "../../static/scripts/visible.js";
 import { frame, notice } from "./tables.js";
 
 const RUN = { id: "r", state: "running", last_step: 3, alerts: { open: 0 }, attempt: 1 };

@@ -22,6 +22,7 @@ router = APIRouter()
 _LOGIN_BYTES: Final = 4096
 _LOGIN: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>gradwatch: log in</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="static/icon.svg" type="image/svg+xml">
 <style>body{{font:16px system-ui;margin:20vh auto;max-width:22rem;padding:0 1rem;color-scheme:light dark}}
 input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin:.25rem 0}}</style>
 <h1>gradwatch</h1><p>{message}</p><form method="post" action="login">

@@ -46,9 +46,7 @@ export class FactsPanel {
         Tags: run.tags.join(", "),
         Started: formatTime(run.started_at),
         Clip: describeClip(run),
-        Layers: run.layers
-          ? `${formatCount(run.layers.length)} (${formatCount(run.layers.reduce((sum, { numel }) => sum + numel, 0))} parameters)`
-          : null,
+        Layers: run.layers ? describeLayers(run.layers) : null,
         Ranks: run.ranks.length > 1 ? run.ranks.join(", ") : null,
       }),
       ...attempts(run, route.attempt),
@@ -76,9 +74,15 @@ const section = (title, facts) =>
     ? [h("details", { open: title === "Config" }, h("summary", {}, title), pairs(facts))]
     : [];
 
+/** @param {import("../state.js").Layer[]} layers */
+function describeLayers(layers) {
+  const parameters = layers.reduce((sum, { numel }) => sum + numel, 0);
+  return `${formatCount(layers.length)} (${formatCount(parameters)} parameters)`;
+}
+
 /** @param {Run} run */
 function describeClip(run) {
-  if (!run.clip) return "none (measured only)";
+  if (!run.clip || run.clip.strategy === "MeasureOnly") return "none (measured only)";
   const { strategy, ...rest } = run.clip;
   return `${strategy ?? "unknown"} ${Object.entries(rest)
     .filter(([, value]) => value !== null)

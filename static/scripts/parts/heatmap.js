@@ -8,13 +8,13 @@ import { NARROW } from "./panel.js";
 
 /** @typedef {import("./panel.js").Scene} Scene */
 /** @typedef {CanvasRenderingContext2D} Pen */
+/** @typedef {import("../heatmap.js").Raster} Raster */
+/** @typedef {{table: unknown, layers: unknown, rows: number, fold: number, raster: Raster}} Drawn */
 
 /** @returns {import("./panel.js").PanelSpec} */
 export function heatmapPanel() {
   const image = document.createElement("canvas");
-  /**
-   * @type {{table: unknown, layers: unknown, rows: number, fold: number, raster: import("../heatmap.js").Raster} | null}
-   */
+  /** @type {Drawn | null} */
   let drawn = null;
   const [low, high] = [h("span"), h("span")];
   const gradient = Array.from({ length: 9 }, (_, at) => lutColour(Math.round((at * 255) / 8))).join(", ");

@@ -4,7 +4,7 @@
 import { airy, bandTrace, lineTrace, logTicks } from "../chart.js";
 import { h } from "../dom.js";
 import { formatValue } from "../format.js";
-import { band, extent, line } from "../series.js";
+import { band, extent, line } from "../lines.js";
 import { faded, recall, remember } from "../theme.js";
 import { drawCross, drawRestarts } from "./panel.js";
 

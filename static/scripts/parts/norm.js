@@ -3,7 +3,7 @@
 
 import { airy, lineTrace, logTicks } from "../chart.js";
 import { formatValue } from "../format.js";
-import { extent, line } from "../series.js";
+import { extent, line } from "../lines.js";
 import { faded } from "../theme.js";
 import { drawNonfinite, seriesReadings, seriesTraces } from "./loss.js";
 import { drawRestarts } from "./panel.js";

@@ -12,8 +12,8 @@ export function linkWords(state) {
   const { phase, retryAt, reason } = state.link;
   const quiet = silence(state);
   const seen = quiet === null ? "" : `; what you see is ${formatDuration(Math.round(quiet))} old`;
-  if (phase === "waiting")
-    return `Connection lost${reason ? ` (${reason})` : ""}; reconnecting in ${Math.max(1, Math.ceil(retryAt - state.now))} s${seen}`;
+  const wait = Math.max(1, Math.ceil(retryAt - state.now));
+  if (phase === "waiting") return `Connection lost${reason ? ` (${reason})` : ""}; reconnecting in ${wait} s${seen}`;
   if (phase === "connecting" && quiet !== null) return `Connection lost; reconnecting now${seen}`;
   if (phase === "open" && quiet !== null && quiet > STALE_AFTER)
     return `Stale: the server has said nothing for ${formatDuration(Math.round(quiet))}`;

@@ -3,7 +3,7 @@
 
 import { airy } from "../chart.js";
 import { h } from "../dom.js";
-import { extent } from "../series.js";
+import { extent } from "../lines.js";
 import { recall, remember } from "../theme.js";
 import { drawNonfinite, seriesReadings, seriesTraces } from "./loss.js";
 import { drawRestarts } from "./panel.js";

@@ -7,15 +7,17 @@
 import { Chart } from "../chart.js";
 import { h, setText } from "../dom.js";
 import { columnAt, within } from "../series.js";
-import { visibleRange } from "../state.js";
 import { colours } from "../theme.js";
+import { visibleRange } from "../visible.js";
 
 /** @typedef {import("../state.js").State} State */
 /** @typedef {import("../series.js").Span} Span */
 /** @typedef {import("../theme.js").Colours} Colours */
 /** @typedef {{left: number, top: number, width: number, height: number}} Area the plot, in pixels of the canvas */
 /**
- * @typedef {{state: State, table: import("../series.js").Table, span: Span, range: [number, number], colours: Colours, area: Area}} Scene
+ * @typedef {object} Scene
+ * @property {State} state @property {import("../series.js").Table} table @property {Span} span
+ * @property {[number, number]} range @property {Colours} colours @property {Area} area
  */
 /** @typedef {{label: string, value: string, tone?: string}} Reading */
 /**
@@ -27,7 +29,8 @@ import { colours } from "../theme.js";
  * @property {(scene: Scene) => import("../chart.js").Axis} axis
  * @property {(scene: Scene) => object[]} traces
  * @property {(context: CanvasRenderingContext2D, scene: Scene, x: (step: number) => number) => void} [paint]
- * @property {(state: State, at: number, y: number | null) => Reading[]} readout of one column; y is 0..1 from the top, where a pointer is
+ * @property {(state: State, at: number, y: number | null) => Reading[]} readout of one column; y is 0..1 from the top,
+ *   where a pointer is
  * @property {Node[]} [controls]
  */
 /**

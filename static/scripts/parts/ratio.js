@@ -3,7 +3,8 @@
 
 import { lineTrace } from "../chart.js";
 import { formatShare } from "../format.js";
-import { line, rollingShare } from "../series.js";
+import { line } from "../lines.js";
+import { rollingShare } from "../series.js";
 import { faded } from "../theme.js";
 import { drawRestarts } from "./panel.js";
 

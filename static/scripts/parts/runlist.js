@@ -132,7 +132,8 @@ export class RunList {
       h(
         "p",
         { className: "small" },
-        "A script on this machine finds this server by itself. From another one, set GRADWATCH_SERVER (and GRADWATCH_TOKEN).",
+        "A script on this machine finds this server by itself. ",
+        "From another one, set GRADWATCH_SERVER (and GRADWATCH_TOKEN).",
       ),
     ];
   }

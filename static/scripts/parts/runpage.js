@@ -5,8 +5,8 @@
  */
 
 import { h, icon, setText } from "../dom.js";
-import { cursorInView } from "../state.js";
 import { onThemeChange } from "../theme.js";
+import { cursorInView } from "../visible.js";
 import { AlertsPanel } from "./alerts.js";
 import { FactsPanel } from "./facts.js";
 import { heatmapPanel } from "./heatmap.js";

@@ -118,7 +118,7 @@ export class StatusBar {
     this.set(
       "Norm / threshold",
       formatValue(norm),
-      threshold === undefined || Number.isNaN(threshold) ? "" : `/ ${formatValue(threshold, 3)}`,
+      describeThreshold(threshold),
       tone(norm),
     );
     const share = clipShare(table);
@@ -131,4 +131,10 @@ export class StatusBar {
       bad ? "bad" : "",
     );
   }
+}
+
+/** What stands behind the norm; an infinite threshold is one that never clips. @param {number | undefined} threshold */
+function describeThreshold(threshold) {
+  if (threshold === undefined || Number.isNaN(threshold)) return "";
+  return threshold === Infinity ? "/ none" : `/ ${formatValue(threshold, 3)}`;
 }

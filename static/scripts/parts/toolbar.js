@@ -3,7 +3,7 @@
 
 import { h, setAttribute, setText } from "../dom.js";
 import { formatCount, formatSteps } from "../format.js";
-import { cursorInView, visibleRange } from "../state.js";
+import { cursorInView, visibleRange } from "../visible.js";
 
 /** @typedef {import("../state.js").State} State */
 const SPANS = [200, 1_000, 10_000];

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hmac
+from pathlib import Path
 
 import httpx
 from gradwatch_server.api.export import guarded
@@ -21,6 +22,13 @@ def test_plotly_comes_from_its_package(server: Served) -> None:
     answer = httpx.get(server.url + "/static/plotly.min.js")
     assert answer.status_code == 200 and len(answer.content) > 1_000_000
     assert "javascript" in answer.headers["content-type"]
+
+
+def test_the_login_form_has_an_icon_that_needs_no_token(tmp_path: Path) -> None:
+    """Without one, browsers ask for /favicon.ico and log that they may not have it."""
+    with Served(tmp_path, token="a token that is long enough") as guarded:
+        assert '<link rel="icon" href="static/icon.svg"' in httpx.get(guarded.url + "/login").text
+        assert httpx.get(guarded.url + "/static/icon.svg").status_code == 200
 
 
 def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
