@@ -14,7 +14,7 @@ FUNCTION_LINES = 60
 # Modules that another test drives through their only use.
 DRIVEN_ELSEWHERE = {
     "client_hook": {
-        "console", "connection", "sender", "sync", "recording", "journal", "segment", "registry", "uncaught", "cli",
+        "console", "connection", "sync", "recording", "journal", "segment", "registry", "uncaught", "cli",
         "measure/learning_rate", "measure/loss_scale", "demo/corpus", "demo/model", "demo/train", "demo/command",
     },
 }  # fmt: skip

@@ -46,6 +46,10 @@ class Delivery:
             return
         if answer.kind is Kind.ACK:
             self.through = max(self.through, int(answer.header["through"]))
+            # A server on a fresh database lacks what an earlier one acked; what joins on to that counts all the same.
+            for first, last in sorted(answer.header.get("ranges", [])):
+                if first <= self.through + 1:
+                    self.through = max(self.through, last)
             self.pace = float(answer.header.get("pace", UNWATCHED_PACE))
         elif answer.kind is Kind.REFUSE:
             self._refused(str(answer.header.get("code")), str(answer.header.get("message")), answer.header.get("seq"))
