@@ -42,6 +42,7 @@ class LayerTable:
         self._optimizers = optimizers
         self._optimized = _count(optimizers)
         self._kinds: set[tuple[torch.device, torch.dtype]] | None = None
+        self._sharded = False
         for layer, parameter in named_parameters(model, optimizers):
             self._add(layer, parameter)
 
@@ -53,10 +54,11 @@ class LayerTable:
 
     @property
     def uniform(self) -> bool:
-        """Whether all parameters share one device and dtype, as seen at the first clip after the table has grown."""
+        """Whether all parameters are whole and share one device and dtype, as seen at the first clip of this table."""
         if self._kinds is None:
             self._kinds = {(parameter.device, parameter.dtype) for parameter in self.parameters}
-        return len(self._kinds) == 1
+            self._sharded = any(hasattr(parameter, "full_tensor") for parameter in self.parameters)
+        return len(self._kinds) == 1 and not self._sharded
 
     @property
     def device(self) -> torch.device:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """Norms before clipping, on the device of the gradients."""
 
     norms: Tensor
@@ -25,8 +23,7 @@ class Measurement:
     """All gradients are dense and share one device and dtype, so that one foreach call serves them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a strategy makes of a measurement.
 
     On the CPU ``coefficient`` and ``clipped`` are Python numbers, because reading them costs nothing; on another device
@@ -92,7 +89,7 @@ def measure_norms(gradients: list[Tensor], norm_type: float, uniform: bool) -> M
     """
     if not gradients:
         return Measurement(torch.zeros(0), torch.tensor(0.0), norm_type)
-    if not uniform or hasattr(gradients[0], "full_tensor"):
+    if not uniform:
         return _measure_each(gradients, norm_type)
     try:
         norms = _in_one_tensor(torch._foreach_norm(gradients, norm_type))
