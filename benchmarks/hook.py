@@ -2,7 +2,8 @@
 
 Ratios of interleaved runs in one process: per round each contender clips the same gradients once, in turning order,
 freshly written as a backward pass would leave them. fp32, p = 2, nothing clipped. The second contender of torch is the
-A/A control: its ratio to the first shows what the machine alone makes of equal work.
+A/A control: its ratio to the first shows what the machine alone makes of equal work. The last four columns are CPU
+seconds over all rounds: the calls themselves, the threads that record and send, and the server.
 
     python benchmarks/hook.py [--rounds 1500] [--widths 168,256,384] [--threads 1]
 """
@@ -49,6 +50,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def beside_seconds() -> float:
+    """CPU seconds of this process's other threads: those that record and send."""
+    return time.process_time() - time.thread_time()
+
+
 def measure(tensors: int, width: int, rounds: int, server_pid: int) -> str:
     """One row of the table."""
     import gradwatch
@@ -65,7 +71,7 @@ def measure(tensors: int, width: int, rounds: int, server_pid: int) -> str:
         lambda: torch.nn.utils.clip_grad_norm_(parameters, 1e3),
     ]
     times: list[list[float]] = [[] for _ in contenders]
-    server_before = cpu_seconds(server_pid)
+    server_before, beside_before = cpu_seconds(server_pid), beside_seconds()
     for number in range(rounds):
         for turn in range(len(contenders)):
             which = (number + turn) % len(contenders)
@@ -75,12 +81,13 @@ def measure(tensors: int, width: int, rounds: int, server_pid: int) -> str:
             contenders[which]()
             times[which].append(time.perf_counter() - begun)
     monitor.finish()
+    beside = beside_seconds() - beside_before
     theirs, ours, control = (statistics.median(series) * 1e6 for series in times)
     server_used = cpu_seconds(server_pid) - server_before
     size = sum(parameter.numel() for parameter in parameters) / 1e6
     return (
         f"{tensors:7} {size:8.1f} {theirs:9.0f} {ours:9.0f} {ours / theirs:7.3f} {control / theirs:7.3f}"
-        f" {sum(times[0]):8.2f} {sum(times[1]):8.2f} {server_used:8.2f}"
+        f" {sum(times[0]):8.2f} {sum(times[1]):8.2f} {beside:9.2f} {server_used:8.2f}"
     )
 
 
@@ -94,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         os.environ["GRADWATCH_DIR"] = directory
         print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {arguments.threads} thread(s)")
-        print("tensors  Mparams  torch us   ours us   ratio     A/A  torch s   ours s server s")
+        print("tensors  Mparams  torch us   ours us   ratio     A/A  torch s   ours s threads s server s")
         with server(Path(directory)) as pid:
             for width in map(int, arguments.widths.split(",")):
                 for tensors in TENSORS:
