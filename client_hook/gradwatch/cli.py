@@ -58,12 +58,16 @@ def main() -> None:
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 @click.option("--server", help="Address of the server; by default the one of this user on this machine.")
 def sync(directory: Path | None, server: str | None) -> None:
-    """Deliver what runs have left in the spool DIRECTORY (default: GRADWATCH_DIR/spool). Living runs are left alone."""
+    """Deliver to a running server what ended runs have left in the spool DIRECTORY (default: GRADWATCH_DIR/spool)."""
     from gradwatch.sync import SyncFailed, deliver_leftovers
 
     try:
         settings = Settings.gather(server=server)
-        delivered = deliver_leftovers(directory or home() / "spool", settings)
+        spool = home() / "spool"
+        if directory is None and not spool.is_dir():
+            click.echo(f"nothing waits in {spool}")
+            return
+        delivered = deliver_leftovers(directory or spool, settings)
     except (SyncFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{delivered} run{'' if delivered == 1 else 's'} delivered")

@@ -131,7 +131,9 @@ class Recording:
         if not self._thread.is_alive():
             self._spool.close(delivered=delivered)
         if online and not delivered:
-            say(f"not all is delivered yet; it waits in {self._spool.folder}: `gradwatch serve` will show it")
+            say(f"not all is delivered yet; it waits in {self._spool.folder} for the next `gradwatch serve` or `sync`")
+        elif not online:
+            say(f"recorded in {self._spool.folder}; `gradwatch sync` or the next `gradwatch serve` delivers it")
 
     def abandon(self) -> None:
         """End a run whose monitor is gone; called by the garbage collector, which must not wait."""

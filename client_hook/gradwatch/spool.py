@@ -40,7 +40,9 @@ class Spool:
         self._guard = threading.Lock()  # over the list of segments; never held during disk writes of other threads
         self._lock: int | None = None
         try:
-            self.folder.mkdir(parents=True, mode=0o700)
+            # One by one, because mkdir gives the mode to the last folder only.
+            for folder in (directory.parent, directory, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=folder is not self.folder)
             self._lock = lock(self.folder)
         except OSError as error:
             self._disk_failed(error)

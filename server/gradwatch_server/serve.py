@@ -130,6 +130,8 @@ class _Server(uvicorn.Server):
 def _config(app: object) -> uvicorn.Config:
     # uvicorn logs whole addresses at INFO; nothing of a request belongs into a log.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # uvicorn calls every websocket that was refused with a status an error of ours.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in record.getMessage())
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         ws="websockets-sansio",
@@ -233,9 +235,11 @@ def _only_server_of(settings: Settings) -> Iterator[None]:
             f"{file} lies on a network file system ({kind}), where SQLite loses data: "
             "choose a local --database, or PostgreSQL"
         )
+    # Runs and configurations are nobody else's business; SQLite gives its other files the mode of this one.
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     with file.with_name(file.name + ".lock").open("a") as lock:
         if not _lock(lock.fileno()):
-            raise CannotServe(f"another gradwatch already serves {file}")
+            raise CannotServe(f"another gradwatch already serves {file}: open that one, or end it with Ctrl-C there")
         yield
 
 

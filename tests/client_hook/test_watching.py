@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -162,6 +163,20 @@ def test_a_forked_child_says_nothing_in_its_parents_name(own_directory: Path) ->
         assert sorted(frame.header["seq"] for frame in run) == list(range(len(run)))
         assert [frame.kind for frame in run].count(Kind.FINISH) == 1 and run[-1].header["state"] == "finished"
         assert run[-1].header["last_step"] == 1
+
+
+def test_without_torch_it_is_said_what_to_install() -> None:
+    code = "import sys; sys.modules['torch'] = None; import gradwatch; gradwatch.watch"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and "ImportError: gradwatch's hook needs torch: pip install" in ended.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file modes there")
+def test_what_is_recorded_is_for_its_user_only(own_directory: Path) -> None:
+    with gradwatch.watch(nn.Linear(1, 1), clip=1.0) as monitor:
+        monitor.clip()
+    found = [own_directory, *own_directory.rglob("*")]
+    assert len(found) > 3 and {path.stat().st_mode & 0o077 for path in found} == {0}
 
 
 def test_many_runs_cost_one_exit(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

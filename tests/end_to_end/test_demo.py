@@ -41,9 +41,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def demo(python: Path, directory: Path, *arguments: str) -> Process:
+    """The demo, beside settings of the user's own that it must not follow."""
     command = [str(python), "-m", "gradwatch.cli", "demo", "--no-browser", *arguments]
     directory.mkdir(exist_ok=True)
-    return Process(command, clean_environment(directory, PYTHONPATH=""), directory / "demo.log")
+    others = {"GRADWATCH_DATABASE": str(directory / "team.db"), "GRADWATCH_TOKEN": "short", "GRADWATCH_MODE": "offline"}
+    return Process(command, clean_environment(directory, PYTHONPATH="", **others), directory / "demo.log")
 
 
 @pytest.mark.timeout(300)
@@ -55,7 +57,7 @@ def test_only_the_unclipped_training_diverges_and_raises_the_alert(installed: Pa
         capture_output=True, text=True, check=True, cwd=tmp_path,
     ).stdout  # fmt: skip
     assert str(installed.parent) in where, "the demo did not come from the wheel"
-    assert list((tmp_path / "demo" / "spool").iterdir()) == []
+    assert list((tmp_path / "demo" / "spool").iterdir()) == [] and not (tmp_path / "team.db").exists()
     with ServerProcess(tmp_path / "demo") as server:
         runs = {run["name"]: run for run in server.get("/api/runs")["runs"]}
         assert {name: (run["state"], run["last_step"]) for name, run in runs.items()} == {

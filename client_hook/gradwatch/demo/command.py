@@ -35,11 +35,14 @@ def demo(steps: int, browser: bool, once: bool) -> None:
             raise click.ClickException(f"the demo needs {module}: pip install 'gradwatch[{extra}]'")
     signal.signal(signal.SIGTERM, _as_interrupt)
     directory = home() / "demo"
-    directory.mkdir(parents=True, exist_ok=True)
+    for folder in (home(), directory):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with _server(directory) as (address, server):
             _watch_trainings(address, directory, steps, browser and not once)
-            if not once:
+            if once:
+                click.echo(f"Kept in {directory}; to look at it: GRADWATCH_DIR={directory} gradwatch serve")
+            else:
                 click.echo(f"Both trainings have ended. The dashboard stays at {address} until Ctrl-C.")
                 server.wait()
     except KeyboardInterrupt:
@@ -66,10 +69,16 @@ def _has_screen() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def _environment(directory: Path) -> dict[str, str]:
+    """This process's environment without the user's own gradwatch: no team's database or webhook hears of a demo."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GRADWATCH_")}
+    return others | {"GRADWATCH_DIR": str(directory)}
+
+
 @contextmanager
 def _server(directory: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The server's address and process; ended with the block."""
-    environment = {**os.environ, "GRADWATCH_DIR": str(directory)}
+    environment = _environment(directory)
     command = [sys.executable, "-m", "gradwatch.cli", "serve"]
     with open(directory / "server.log", "wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -83,7 +92,8 @@ def _await_address(directory: Path, server: subprocess.Popen[bytes]) -> str:
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if server.poll() is not None:
-            raise click.ClickException(f"the server did not start: {(directory / 'server.log').read_text().strip()}")
+            words = (directory / "server.log").read_text().strip().removeprefix("Error: ")
+            raise click.ClickException(f"the demo's server did not start: {words}")
         try:
             said = json.loads((directory / "server.json").read_text())
             if said["pid"] == server.pid:
@@ -96,9 +106,7 @@ def _await_address(directory: Path, server: subprocess.Popen[bytes]) -> str:
 
 @contextmanager
 def _trainings(address: str, directory: Path, steps: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    environment = {**os.environ, "GRADWATCH_DIR": str(directory), "GRADWATCH_SERVER": address}
-    for said in ("GRADWATCH_RUN", "GRADWATCH_MODE", "GRADWATCH_PROJECT", "GRADWATCH_GROUP"):
-        environment.pop(said, None)
+    environment = _environment(directory) | {"GRADWATCH_SERVER": address}
     command = [sys.executable, "-m", "gradwatch.demo.train", "--steps", str(steps)]
     trainings = [
         subprocess.Popen([*command, clip], env=environment, start_new_session=True) for clip in ("--clip", "--no-clip")

@@ -71,7 +71,10 @@ def main(clip: bool, steps: int, seed: int, threads: int) -> None:
     """Train the demo's model once."""
     torch.set_num_threads(threads)
     name = f"clipped at {THRESHOLD}" if clip else "not clipped"
-    outcome = train(THRESHOLD if clip else None, steps, seed, name)
+    try:
+        outcome = train(THRESHOLD if clip else None, steps, seed, name)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     click.echo(f"{name}: loss {outcome.first:.2f} at the first step, {outcome.last:.2f} at the end")
 
 
