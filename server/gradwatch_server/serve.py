@@ -84,6 +84,10 @@ def _try_database(settings: Settings) -> None:
 
     try:
         asyncio.run(attempt())
+    except ModuleNotFoundError as error:
+        if error.name == "asyncpg":
+            raise CannotServe("PostgreSQL needs its driver: pip install 'gradwatch[server,postgresql]'") from None
+        raise CannotServe("only SQLite files and postgresql:// addresses are known as databases") from None
     except Exception as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise CannotServe(f"the database cannot be opened: {reason}") from None

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import pytest
 from click.testing import CliRunner
 from gradwatch_server import serve
 from gradwatch_server.cli import main
@@ -151,6 +152,11 @@ def test_a_database_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 1 and "database" in output and "sesame" not in output
         assert output.count("\n") == 1
+
+
+def test_a_kind_of_database_that_is_not_known_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(serve.CannotServe, match="only SQLite files and postgresql://"):
+        serve.run(Settings(dir=tmp_path, database="mysql://host/name", port=0))
 
 
 def test_a_fresh_token_every_time() -> None:
