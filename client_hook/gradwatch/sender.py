@@ -22,6 +22,8 @@ UNWATCHED_PACE: Final = 1.0  # seconds between batches while nobody looks
 _BATCH: Final = 128 << 10  # bytes a message: walking it holds the interpreter for about 200 microseconds at most
 _IN_FLIGHT: Final = 8 << 20  # bytes sent and not acked, beyond which the sender waits
 _LOOK_AGAIN: Final = 1.0  # seconds between two looks for a server that is not there
+_HOPE: Final = 0.5  # seconds in which a first connection, if any can be had, is made
+_HOPE_AGAIN: Final = 30.0  # seconds in which a lost server may come back before an ending run stops waiting for it
 _REFUSED_WAIT: Final = 30.0  # seconds after a refusal that a person has to mend
 _RESEND: Final = ("table", "hello")  # codes that ask for hello and tables again
 _WAIT: Final = ("version", "full", "busy")  # codes after which the frame waits in the spool
@@ -103,7 +105,9 @@ class Sender:
         self._token = token
         self._on_server = on_server
         self._last_step = last_step
-        self._hopeful = True  # no try has failed since the last success
+        self._hopeful_until = time.monotonic() + _HOPE  # a server may still come, or come back
+        self._connected = False
+        self._hurry = threading.Event()
         self._news = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gradwatch-send", daemon=True)
@@ -121,14 +125,34 @@ class Sender:
         while self.delivery.through < last_seq and time.monotonic() < deadline and self._thread.is_alive():
             if not self._hopeful:
                 break  # there is no server to wait for
+            self._hurry.set()
             self._news.set()
             self.delivery.changed.wait(0.02)
             self.delivery.changed.clear()
         self._stop.set()
         self._news.set()
+        self._hurry.set()
         if self._hopeful:
             self._thread.join(max(0.0, deadline - time.monotonic()))
         return self.delivery.through >= last_seq or self.delivery.deleted
+
+    @property
+    def _hopeful(self) -> bool:
+        return self._connected or time.monotonic() < self._hopeful_until
+
+    def _lost(self, *, final: bool) -> None:
+        """No connection stands any more; one that did stand may be back soon, as when a server is restarted."""
+        if self._connected:
+            self._hopeful_until = time.monotonic() + _HOPE_AGAIN
+        elif final:
+            self._hopeful_until = 0.0
+        self._connected = False
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but hardly any more once the run is ending."""
+        if not self._hurry.wait(seconds):
+            return
+        self._stop.wait(min(seconds, 0.1))
 
     def _run(self) -> None:
         failures, told = 0, ""
@@ -136,24 +160,26 @@ class Sender:
             try:
                 server = self._find()
                 if server is None:
-                    self._hopeful = False
-                    self._stop.wait(_LOOK_AGAIN)
+                    self._pause(_LOOK_AGAIN)
                     continue
                 with Connection.open(server, self._token) as connection:
-                    failures, self._hopeful = 0, True
+                    failures, self._connected = 0, True
                     self._on_server(server)
                     self._converse(connection)
             except ConnectionFailed as error:
-                failures, self._hopeful = failures + 1, False
+                failures += 1
                 if str(error) != told and (error.final or not told):
                     told = str(error)
                     say(f"{told}; frames wait in {self._spool.folder}")
-                self._stop.wait(_REFUSED_WAIT if error.final else _backoff(failures))
+                self._lost(final=error.final)
+                self._pause(_REFUSED_WAIT if error.final else _backoff(failures))
             except Exception as error:  # nothing here may end in the user's console as a traceback
-                failures, self._hopeful = failures + 1, False
-                self._stop.wait(_backoff(failures))
+                failures += 1
+                self._lost(final=False)
+                self._pause(_backoff(failures))
                 told = repr(error)
-            self._stop.wait(self.delivery.hold)
+            self._lost(final=False)
+            self._pause(self.delivery.hold)
             self.delivery.hold = 0.0
 
     def _converse(self, connection: Connection) -> None:
