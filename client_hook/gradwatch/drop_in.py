@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from gradwatch import registry
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
-from gradwatch.clipping.strategy import Strategy
+from gradwatch.clipping.norms import Measurement, measure_as_torch
+from gradwatch.clipping.strategy import Gradients, Strategy
 from gradwatch.clipping.value import Value
 from gradwatch.console import say
 from gradwatch.monitor import Monitor, NonFiniteGradientError
@@ -22,6 +23,13 @@ from gradwatch.watching import watch
 _stand_ins: list[nn.Module] = []
 _MOST_STAND_INS: Final = 4
 _told: list[str] = []
+
+
+class TorchGlobalNorm(GlobalNorm):
+    """``GlobalNorm`` with torch's norms to the last quirk: in the gradients' own precision, and overflowing in it."""
+
+    def measure(self, gradients: Gradients) -> Measurement:
+        return measure_as_torch(gradients.tensors, self.norm_type, gradients.uniform)
 
 
 def clip_grad_norm_(
@@ -39,7 +47,7 @@ def clip_grad_norm_(
     """
     listed = _listed(parameters)
     ordinary = float(max_norm) > 0 and float(norm_type) >= 1
-    strategy: Strategy = GlobalNorm(max_norm, norm_type) if ordinary else MeasureOnly()
+    strategy: Strategy = TorchGlobalNorm(max_norm, norm_type) if ordinary else MeasureOnly()
     monitor = _monitor_of(listed, strategy)
     if monitor is None or not ordinary:
         if monitor is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradwatch import frames
 from gradwatch.console import say
+from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.frames import Column, FrameError, Kind
 from gradwatch.recorder import SCALARS, Recorder, Rows
 from gradwatch.spool import Spool
@@ -57,6 +58,7 @@ class Journal:
         self._table: str | None = None
         self._columns: list[Column] = []
         self._lost_rows = 0
+        self._overflow_told = False
 
     def hello(self, header: Mapping[str, Any]) -> None:
         if not self._append(Kind.HELLO, header, preamble=True):
@@ -76,15 +78,25 @@ class Journal:
             base = name
         self._table = base
 
-    def steps_of(self, recorder: Recorder) -> None:
+    def steps_of(self, recorder: Recorder | DeviceRecorder) -> None:
         """All steps that ``recorder`` holds by now, and a tombstone for those it had no room for."""
         most = max(1, min(_ROWS, _FRAME_BYTES // max(1, recorder.layers * 4)))
         for rows in recorder.take(most):
             self.last_step = int(rows.step[-1])
             self._steps(rows)
+            self._tell_overflow(rows)
         dropped = recorder.take_dropped()
         if dropped:
             self.dropped(dropped[0], dropped[-1], len(dropped), "the rows' memory was full")
+
+    def _tell_overflow(self, rows: Rows) -> None:
+        """An event where the total norm overflowed while every layer's norm is finite; at the first such step."""
+        total = rows.scalars[:, SCALARS.index("total_norm")]
+        for row in np.flatnonzero(np.isinf(total))[:1] if not self._overflow_told else ():
+            if np.isfinite(rows.norms[row]).all():
+                self._overflow_told = True
+                text = "the total norm overflowed while every layer's norm is finite: clipping zeroes the gradients"
+                self.event(Event(int(rows.step[row]), float(rows.time[row]), "overflow", text))
 
     def _steps(self, rows: Rows) -> None:
         columns = {
@@ -175,13 +187,17 @@ def step_columns(layers: int, float_type: str) -> list[Column]:
         Column("learning_rate", "f8"),
         Column("loss_scale", "f8"),
         Column("step_seconds", "f8"),
+        Column("skipped", "u1"),
+        Column("clip_cosine", "f4"),
+        Column("sample_seconds", "f4"),
         Column("grad_norm", float_type, layers),
         Column("absent", "u1", math.ceil(layers / 8)),
     ]
 
 
 def _as_bytes(column: np.ndarray[Any, Any], dtype: str) -> memoryview:
-    return np.ascontiguousarray(column, _NUMPY_TYPES[dtype]).reshape(-1).view(np.uint8).data
+    with np.errstate(over="ignore", invalid="ignore"):  # what no float32 holds becomes infinity
+        return np.ascontiguousarray(column, _NUMPY_TYPES[dtype]).reshape(-1).view(np.uint8).data
 
 
 def _parts(table: list[list[Any]]) -> list[list[list[Any]]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -29,6 +31,17 @@ class Layer:
         return [self.name, list(self.shape), self.numel, order]
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Where the gradients of a step stand among all layers."""
+
+    places: list[int]
+    index: Tensor
+    """``places`` on the gradients' device, int64."""
+    absent: npt.NDArray[np.uint8]
+    """One byte a layer, 1: it had no gradient."""
+
+
 class LayerTable:
     """The measured parameters of one monitor, in the order of the recorded layers. It grows, and never shrinks.
 
@@ -43,6 +56,9 @@ class LayerTable:
         self._optimized = _count(optimizers)
         self._kinds: set[tuple[torch.device, torch.dtype]] | None = None
         self._sharded = False
+        self._present: Present | None = None
+        self._names: list[str] = []
+        self._groups: list[int] = []
         for layer, parameter in named_parameters(model, optimizers):
             self._add(layer, parameter)
 
@@ -51,6 +67,35 @@ class LayerTable:
         self.layers.append(layer)
         self.parameters.append(parameter)
         self._kinds = None
+
+    @property
+    def names(self) -> list[str]:
+        """Layer names, in order."""
+        if len(self._names) != len(self.layers):
+            self._names = [layer.name for layer in self.layers]
+        return self._names
+
+    @property
+    def groups(self) -> list[int]:
+        """For each layer the number of its parameter group, counted through all optimizers; -1: in none."""
+        if len(self._groups) != len(self.layers):
+            groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
+            of = {id(parameter): number for number, members in enumerate(groups) for parameter in members}
+            self._groups = [of.get(id(parameter), -1) for parameter in self.parameters]
+        return self._groups
+
+    def where_present(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Present | None:
+        """Where ``gradients``, those of ``parameters`` that have one, stand; None: one for every layer, in order."""
+        if parameters is self.parameters and len(gradients) == len(parameters):
+            return None
+        places = [self.place[id(parameter)] for parameter in parameters if parameter.grad is not None]
+        known = self._present
+        if known is None or known.places != places or len(known.absent) != len(self.parameters):
+            absent = np.ones(len(self.parameters), np.uint8)
+            absent[places] = 0
+            device = gradients[0].device if gradients else torch.device("cpu")
+            known = self._present = Present(places, torch.tensor(places, dtype=torch.long, device=device), absent)
+        return known
 
     @property
     def uniform(self) -> bool:
@@ -77,6 +122,7 @@ class LayerTable:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy has parameters of its own, so what was known by identity is looked up anew.
         self.__dict__.update(state)
+        self._present = None
         self.place = {id(parameter): place for place, parameter in enumerate(self.parameters)}
 
     def has_grown(self) -> bool:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradwatch import frames
-from gradwatch.clipping.strategy import Decision, Measurement, Strategy
+from gradwatch.clipping.strategy import Strategy
 from gradwatch.console import say
+from gradwatch.engine import Engine, NonFinite, Outcome, Taken
+from gradwatch.globs import Globs
 from gradwatch.layers import LayerTable
 from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.loss_scale import unscale
 from gradwatch.recording import NullSink, Sink
-from gradwatch.step_writer import Present, StepWriter
+from gradwatch.step_writer import StepWriter
 from gradwatch.uncaught import reason_of
-
-NonFinite = Literal["record", "skip", "raise"]
 
 
 class NonFiniteGradientError(FloatingPointError):
@@ -43,12 +43,16 @@ class Monitor:
         nonfinite: NonFinite,
         start_step: int,
         open_sink: Callable[[int, Strategy], Sink],
+        layers: Globs | None = None,
+        fold: bool = True,
     ) -> None:
         self.strategy = strategy
         self.nonfinite = nonfinite
         self.optimizers = list(optimizers)
         self._step = start_step
         self._table = LayerTable(model, self.optimizers)
+        self._layers = layers
+        self._engine = Engine(self._table, self.optimizers, fold)
         self._order = ExecutionOrder(model)
         self._open_sink = open_sink
         self._writer: StepWriter | None = None
@@ -63,7 +67,7 @@ class Monitor:
 
     @property
     def threshold(self) -> float:
-        """The threshold in force. Settable; takes effect with the next clip."""
+        """The threshold in force, as far as the host knows it. Settable; takes effect with the next clip."""
         return self.strategy.threshold
 
     @threshold.setter
@@ -89,12 +93,12 @@ class Monitor:
         if optimizer is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self._adopt(parameters)
-        return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler)
+        return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler, optimizer)
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
         self._adopt(parameters)
-        return self._take_step(strategy, parameters, nonfinite, None, None)
+        return self._take_step(strategy, parameters, nonfinite, None, None, None)
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
@@ -154,14 +158,14 @@ class Monitor:
             self.finish("failed", reason_of(error))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: getattr(self, name) for name in ("strategy", "nonfinite", "optimizers", "_step", "_table", "_said")
-        }
+        kept = ("strategy", "nonfinite", "optimizers", "_step", "_table", "_layers", "_said")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._order = ExecutionOrder(nn.Module())
         self._order.close()
+        self._engine = Engine(self._table, self.optimizers, fold=False)
         self.go_silent()
 
     # One step.
@@ -177,12 +181,13 @@ class Monitor:
         nonfinite: NonFinite,
         loss: Tensor | float | None,
         scaler: Any,
+        optimizer: Optimizer | None,
     ) -> Tensor:
         # What torch.no_grad() does, for a tenth of its price, which is one percent of a clip of 144 tensors.
         grad_mode = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            return self._step_without_grad(strategy, parameters, nonfinite, loss, scaler)
+            return self._step_without_grad(strategy, parameters, nonfinite, loss, scaler, optimizer)
         finally:
             torch._C._set_grad_enabled(grad_mode)
 
@@ -193,62 +198,36 @@ class Monitor:
         nonfinite: NonFinite,
         loss: Tensor | float | None,
         scaler: Any,
+        optimizer: Optimizer | None,
     ) -> Tensor:
         try:
             if self._table.has_grown() and self._writer is not None:
                 self._writer.table_has_grown()
             chosen = self._table.parameters if parameters is None else parameters
-            gradients = [gradient for parameter in chosen if (gradient := parameter.grad) is not None]
-            measurement = strategy.measure(gradients, self._table.uniform)
-            decision = strategy.decide(measurement, gradients)
-            # The one wait for the device; torch's behaviour, "record", needs none.
-            finite = nonfinite == "record" or bool(torch.isfinite(measurement.total).item())
-            if finite:
-                strategy.apply(measurement, gradients, decision)
-            else:
-                decision = Decision(0.0, False, decision.threshold)
+            taken = self._engine.take(strategy, chosen, self._step)
+            outcome = self._engine.change(strategy, taken, nonfinite, scaler, optimizer)
+            total = taken.measurement.total
         except Exception as error:
             total = self._fall_back(error, strategy, parameters)
         else:
-            present = self._record(chosen, gradients, measurement, decision, loss, scaler)
-            if not finite:
-                self._refuse_step(nonfinite, chosen, measurement, present)
-            total = measurement.total
+            self._record(taken, outcome, loss, scaler)
+            if outcome.refused:
+                step, self._step = self._step, self._step + 1
+                raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {self._blame(taken)}")
         self._step += 1
         return total
 
-    def _record(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        measurement: Measurement,
-        decision: Decision,
-        loss: Tensor | float | None,
-        scaler: Any,
-    ) -> Present | None:
-        present = None
+    def _record(self, taken: Taken, outcome: Outcome, loss: Tensor | float | None, scaler: Any) -> None:
         try:
             writer = self._writing()
-            present = writer.where_present(parameters, gradients)
             if not isinstance(writer.sink, NullSink):
-                writer.write(self._step, loss, measurement, decision, present, scaler)
+                writer.write(self._step, loss, taken, outcome, scaler, 0.0)
         except Exception as error:
             self._tell("a step could not be recorded", f"step {self._step} could not be recorded: {error!r}")
-        return present
 
-    def _refuse_step(
-        self, nonfinite: NonFinite, parameters: Sequence[Tensor], measurement: Measurement, present: Present | None
-    ) -> None:
-        if nonfinite == "raise":
-            step, self._step = self._step, self._step + 1
-            blame = self._blame(measurement, present)
-            raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {blame}")
-        # Without a gradient an optimizer touches neither the parameter nor its state, at its first step either.
-        for parameter in parameters:
-            parameter.grad = None
-
-    def _blame(self, measurement: Measurement, present: Present | None) -> str:
-        bad = (~torch.isfinite(measurement.norms)).nonzero().flatten().tolist()
+    def _blame(self, taken: Taken) -> str:
+        bad = (~torch.isfinite(taken.measurement.norms)).nonzero().flatten().tolist()
+        present = taken.present
         names = [self._table.layers[place if present is None else present.places[place]].name for place in bad]
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return (", ".join(names[:8]) + more) or "the sum of all layers"
@@ -256,7 +235,7 @@ class Monitor:
     def _writing(self) -> StepWriter:
         if self._writer is None:
             sink = self._open_sink(self._step, self.strategy)
-            self._writer = StepWriter(self._table, self._order, self.optimizers, sink)
+            self._writer = StepWriter(self._table, self._order, self.optimizers, sink, self._layers)
             weakref.finalize(self, sink.abandon).atexit = False
         return self._writer
 

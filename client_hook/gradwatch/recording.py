@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradwatch import frames
 from gradwatch.console import say
+from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.discovery import find_server
 from gradwatch.frames import FrameError
 from gradwatch.journal import OWN_SERIES, Event, Journal, Value
@@ -29,7 +30,7 @@ _TICK: Final = 0.025  # seconds between two looks at the rows; half of the 50 ms
 class Sink(Protocol):
     """What a monitor records to."""
 
-    def begin(self, table: list[list[Any]], recorder: Recorder) -> None: ...
+    def begin(self, table: list[list[Any]], recorder: Recorder | DeviceRecorder) -> None: ...
     def urgent(self) -> None: ...
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None: ...
     def event(self, step: int, name: str, text: str) -> None: ...
@@ -40,7 +41,7 @@ class Sink(Protocol):
 class NullSink:
     """Records nothing: mode ``disabled``, ranks that do not stream, copies, forked children."""
 
-    def begin(self, table: list[list[Any]], recorder: Recorder) -> None:
+    def begin(self, table: list[list[Any]], recorder: Recorder | DeviceRecorder) -> None:
         return
 
     def urgent(self) -> None:
@@ -72,8 +73,8 @@ class Recording:
         self._process = os.getpid()
         self._told: str | None = None
         self._failures: set[str] = set()
-        self._recorder: Recorder | None = None
-        self._begun: deque[tuple[list[list[Any]], Recorder]] = deque()
+        self._recorder: Recorder | DeviceRecorder | None = None
+        self._begun: deque[tuple[list[list[Any]], Recorder | DeviceRecorder]] = deque()
         self._waiting: deque[Value | Event] = deque()
         self._wake = threading.Event()
         self._end: tuple[str, str] | None = None
@@ -96,7 +97,7 @@ class Recording:
 
     # The training thread's side: only queues.
 
-    def begin(self, table: list[list[Any]], recorder: Recorder) -> None:
+    def begin(self, table: list[list[Any]], recorder: Recorder | DeviceRecorder) -> None:
         """From now on steps come by ``recorder``; ``table``: rows [name, shape, numel, order] of its layers."""
         self._begun.append((table, recorder))
 

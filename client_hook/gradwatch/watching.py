@@ -23,7 +23,10 @@ from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.config import storable_config
 from gradwatch.console import say
-from gradwatch.monitor import Monitor, NonFinite
+from gradwatch.engine import NonFinite
+from gradwatch.globs import Globs
+from gradwatch.layers import named_parameters
+from gradwatch.monitor import Monitor
 from gradwatch.recording import NullSink, Recording, Sink
 from gradwatch.settings import Settings
 
@@ -41,6 +44,8 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     config: Any = None,
     total_steps: int | None = None,
     start_step: int = 0,
+    layers: str | Iterable[str] | None = None,
+    fold: bool = True,
     server: str | None = None,
     mode: str | None = None,
 ) -> Monitor:
@@ -51,8 +56,10 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     (as torch does: nothing), "skip" (leave parameters and optimizer state as they are) or "raise".
     ``project``, ``name``, ``group``, ``tags``, ``config`` (a mapping, a namespace or a dataclass): how the run is found
     again; values in ``config`` under names such as "api_key" are masked. ``total_steps``: for the estimated end.
-    ``start_step``: number of the first step. ``server``: address, by default the server of this user on this machine.
-    ``mode``: "online", "offline", "disabled".
+    ``start_step``: number of the first step. ``layers``: which layers are recorded, by patterns such as
+    ``["encoder.*", "!*.bias"]``; all are clipped. ``fold``: let plain fused optimizers multiply by the coefficient in
+    passing; the gradients then stay as they are until the step. ``server``: address, by default the server of this user
+    on this machine. ``mode``: "online", "offline", "disabled".
 
     Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are.
     Watching the same model or optimizer again finishes the earlier monitor.
@@ -73,6 +80,8 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
         strategy,
         nonfinite=nonfinite,
         start_step=frames.check_count("start_step", start_step),
+        layers=_layers(layers, model),
+        fold=fold,
         open_sink=_sink_opener(settings, hello, nonfinite),
     )
     registry.remember(model, monitor)
@@ -85,6 +94,16 @@ def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optim
         if not isinstance(one, Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer or a list of them, not {type(one).__name__}")
     return given
+
+
+def _layers(patterns: str | Iterable[str] | None, model: nn.Module) -> Globs | None:
+    if patterns is None:
+        return None
+    chosen = Globs(patterns)
+    names = [layer.name for layer, _ in named_parameters(model, [])]
+    if names and not any(map(chosen, names)):
+        raise ValueError(f"layers={chosen.patterns} chooses none of the model's layers, such as {names[0]!r}")
+    return chosen
 
 
 def _strategy(clip: float | Strategy | None) -> Strategy:
@@ -159,7 +178,7 @@ def _sink_opener(settings: Settings, hello: dict[str, Any], nonfinite: str) -> C
     def open_sink(step: int, strategy: Strategy) -> Sink:
         if settings.mode == "disabled" or hello["rank"] != 0:
             return NullSink()
-        clip = strategy.describe()
+        clip = {**strategy.describe(), "threshold_of": strategy.threshold_of}
         norm_type = clip.get("norm_type", 2.0)
         said = {**hello, "start_step": step, "clip": clip, "norm_type": norm_type, "nonfinite": nonfinite}
         try:

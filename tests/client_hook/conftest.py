@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gradwatch.clipping.strategy import Strategy
+from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.monitor import Monitor
 from gradwatch.recorder import Recorder, Rows
 from gradwatch.recording import Sink
@@ -20,13 +21,13 @@ class KeepingSink:
 
     def __init__(self) -> None:
         self.tables: list[list[list[Any]]] = []
-        self.recorders: list[Recorder] = []
+        self.recorders: list[Recorder | DeviceRecorder] = []
         self.values: list[tuple[int, dict[str, float | Tensor]]] = []
         self.events: list[tuple[int, str, str]] = []
         self.urgencies = 0
         self.ends: list[tuple[str, str]] = []
 
-    def begin(self, table: list[list[Any]], recorder: Recorder) -> None:
+    def begin(self, table: list[list[Any]], recorder: Recorder | DeviceRecorder) -> None:
         self.tables.append(table)
         self.recorders.append(recorder)
 
@@ -58,6 +59,8 @@ def monitor_of(
         strategy,
         nonfinite=options.get("nonfinite", "record"),
         start_step=options.get("start_step", 0),
+        layers=options.get("layers"),
+        fold=options.get("fold", True),
         open_sink=lambda step, strategy: sink,
     )
 

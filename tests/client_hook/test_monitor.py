@@ -14,7 +14,8 @@ import pytest
 import torch
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
-from gradwatch.clipping.strategy import Decision, Measurement
+from gradwatch.clipping.norms import Measurement
+from gradwatch.clipping.strategy import Decision, Gradients
 from gradwatch.clipping.value import Value
 from gradwatch.monitor import Monitor, NonFiniteGradientError
 from gradwatch.recorder import MISSING, SCALARS
@@ -189,7 +190,7 @@ def test_raise_names_step_and_layers_and_touches_nothing(sink: KeepingSink) -> N
 class Broken(GlobalNorm):
     """Fails while it decides."""
 
-    def decide(self, measurement: Measurement, gradients: list[Tensor]) -> Decision:
+    def decide(self, measurement: Measurement, gradients: Gradients) -> Decision:
         raise RuntimeError("planted")
 
 

@@ -66,7 +66,7 @@ def test_two_threads_lose_nothing() -> None:
 
 
 def test_when_memory_is_full_steps_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_MEMORY_CAP", 1)
+    monkeypatch.setattr(recorder, "MEMORY_CAP", 1)
     kept = Recorder(4)
     for step in range(1100):
         write(kept, step)

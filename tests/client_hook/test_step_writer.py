@@ -1,32 +1,45 @@
-"""A step from another device than the CPU: everything is queued there, nothing is read back."""
+"""A step on its way into a row: chosen layers, and from another device than the CPU nothing is read back."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.value import Value
-from gradwatch.recorder import DEVICE_SCALARS, DeviceRecorder
+from gradwatch.device_recorder import DeviceRecorder
+from gradwatch.globs import Globs
+from gradwatch.recorder import SCALARS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.client_hook.conftest import KeepingSink, monitor_of
 
+ON_DEVICE = {"loss", "total_norm", "clip_coefficient", "clipped"}
 
-class QueueingRecorder(DeviceRecorder):
-    """Takes what would be copied to the host, without the pinned memory that only a CUDA device gives."""
 
-    def __init__(self, layers: int, dtype: torch.dtype = torch.float32) -> None:
-        self.layers, self.dtype = layers, dtype
-        self.queued: list[tuple[int, Tensor, bool]] = []
+class NotingRecorder(DeviceRecorder):
+    """Also notes which of the scalars are known to the device alone."""
 
-    def write_from_device(
-        self, step: int, scalars: tuple[float, ...], values: Tensor, absent: Any, loss_on_device: bool
+    def __init__(self, layers: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(layers, dtype, device)
+        self.noted: list[tuple[int, set[str], torch.Size]] = []
+
+    def write(
+        self,
+        step: int,
+        scalars: Sequence[float | Tensor],
+        norms: Tensor,
+        absent: npt.NDArray[np.uint8] | None,
+        captured: bool | None = False,
     ) -> None:
-        self.queued.append((step, values, loss_on_device))
+        on_device = {name for name, scalar in zip(SCALARS, scalars, strict=True) if isinstance(scalar, Tensor)}
+        self.noted.append((step, on_device, norms.shape))
+        super().write(step, scalars, norms, absent, captured)
 
 
 @pytest.mark.parametrize("strategy", [GlobalNorm(1.0), Value(0.5)], ids=["GlobalNorm", "Value"])
@@ -34,7 +47,7 @@ class QueueingRecorder(DeviceRecorder):
 def test_a_whole_clip_reads_nothing_from_the_device(
     strategy: Strategy, dtype: torch.dtype, sink: KeepingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradwatch.step_writer.DeviceRecorder", QueueingRecorder)
+    monkeypatch.setattr("gradwatch.step_writer.DeviceRecorder", NotingRecorder)
     # Under this mode every read of a device's value raises; the monitor would fall back, and the sink would hear it.
     with FakeTensorMode(allow_non_fake_inputs=True):
         shapes = [(4, 3), (4,), (2, 4), (2,)]
@@ -46,9 +59,22 @@ def test_a_whole_clip_reads_nothing_from_the_device(
             monitor.clip(torch.empty((), device="cuda", requires_grad=True))
     assert sink.events == []
     (recorder,) = sink.recorders
-    assert isinstance(recorder, QueueingRecorder)
-    wide = torch.float64 if dtype is torch.float64 else torch.float32
-    for number, (step, values, loss_on_device) in enumerate(recorder.queued):
-        assert (step, loss_on_device) == (number, True)
-        assert (values.shape, values.device.type, values.dtype) == ((4 + len(DEVICE_SCALARS),), "cuda", wide)
-    assert len(recorder.queued) == 3
+    assert isinstance(recorder, NotingRecorder)
+    extra = {"clip_cosine"} if isinstance(strategy, Value) else set()
+    assert recorder.noted == [(step, ON_DEVICE | extra, torch.Size([4])) for step in range(3)]
+    assert recorder.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
+
+
+def test_only_chosen_layers_are_recorded_and_all_are_clipped(sink: KeepingSink) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    monitor = monitor_of(model, [], GlobalNorm(0.1), sink, layers=Globs(["*.weight", "!0.*"]))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    total = monitor.clip()
+    model[1].weight.grad = None
+    monitor.clip()
+    assert [layer[0] for layer in sink.tables[0]] == ["1.weight"]
+    (rows,) = sink.rows()
+    assert total.item() == pytest.approx(12**0.5)
+    assert rows.norms[:, 0].tolist() == [2.0, 0.0] and rows.absent[:, 0].tolist() == [0, 1]
+    assert all(p.grad is None or p.grad.max().item() < 0.1 for p in model.parameters())

@@ -56,7 +56,8 @@ def test_the_model_must_be_a_module() -> None:
 
 def test_the_promised_arguments_are_all_there() -> None:
     names = list(inspect.signature(gradwatch.watch).parameters)
-    promised = "model optimizer clip nonfinite project name group tags config total_steps start_step server mode"
+    promised = "model optimizer clip nonfinite project name group tags config total_steps start_step layers fold"
+    promised += " server mode"
     assert names == promised.split()
     assert set(gradwatch.__all__) == set(dir(gradwatch))
 
@@ -83,7 +84,7 @@ def test_a_run_tells_who_it_is(own_directory: Path, monkeypatch: pytest.MonkeyPa
     assert (hello["start_step"], hello["total_steps"], hello["rank"], hello["world_size"]) == (3, 9, 0, 1)
     assert hello["config"] == {"lr": 0.1, "api_token": "***", "nested": {"password": "***", "depth": "nan"}}
     assert "hunter2" not in json.dumps(hello)
-    assert hello["clip"] == {"strategy": "GlobalNorm", "max_norm": 1.0, "norm_type": 2.0}
+    assert hello["clip"] == {"strategy": "GlobalNorm", "max_norm": 1.0, "norm_type": 2.0, "threshold_of": "total norm"}
     assert run[-1].header["state"] == "finished" and run[-1].header["last_step"] == 3
 
 

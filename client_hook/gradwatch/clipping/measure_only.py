@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradwatch.clipping.strategy import Decision, Measurement, Strategy
+from gradwatch.clipping.norms import Measurement
+from gradwatch.clipping.strategy import Decision, Gradients, Strategy
 
 
 class MeasureOnly(Strategy):
@@ -17,6 +18,8 @@ class MeasureOnly(Strategy):
 
     This is not ``GlobalNorm(inf)``: torch's arithmetic gives inf / inf = NaN there once the norm overflows.
     """
+
+    threshold_of = "nothing"
 
     @property
     def threshold(self) -> float:
@@ -27,11 +30,8 @@ class MeasureOnly(Strategy):
         if value != math.inf:
             raise ValueError("this monitor only measures (clip=None): give watch(..., clip=1.0) to have a threshold")
 
-    def decide(self, measurement: Measurement, gradients: list[Tensor]) -> Decision:
+    def decide(self, measurement: Measurement, gradients: Gradients) -> Decision:
         return Decision(1.0, False, math.inf)
-
-    def apply(self, measurement: Measurement, gradients: list[Tensor], decision: Decision) -> None:
-        return
 
     def fall_back(self, parameters: Sequence[Tensor]) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

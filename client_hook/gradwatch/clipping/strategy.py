@@ -4,122 +4,143 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from gradwatch.clipping.norms import Measurement, measure_norms
 
-class Measurement(NamedTuple):
-    """Norms before clipping, on the device of the gradients."""
 
-    norms: Tensor
-    """One norm per gradient, shape (gradients,), floating point."""
-    total: Tensor
-    """The norm of ``norms``, 0-dimensional: the total norm."""
-    norm_type: float
+class Layers(Protocol):
+    """All layers of a monitor, in a fixed order. They may become more, and never fewer."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """For each layer the number of its parameter group, counted through all optimizers; -1: in none."""
+        ...
+
+
+@dataclass(slots=True)
+class Gradients:
+    """The gradients of one step."""
+
+    tensors: list[Tensor]
+    parameters: Sequence[Tensor]
+    """Whose gradients they are, in the same order."""
+    layers: Layers
+    places: Tensor | None
+    """Which layer each gradient belongs to, int64 on the gradients' device; None: gradient i belongs to layer i."""
+    step: int
     uniform: bool = True
-    """All gradients are dense and share one device and dtype, so that one foreach call serves them."""
+    """The parameters share one device and dtype, and none is sharded."""
 
 
 class Decision(NamedTuple):
     """What a strategy makes of a measurement.
 
-    On the CPU ``coefficient`` and ``clipped`` are Python numbers, because reading them costs nothing; on another device
-    they stay tensors there, because reading them would make the training wait.
+    On the CPU ``coefficient``, ``clipped``, ``threshold`` and ``skip`` are Python numbers, because reading them costs
+    nothing; on another device they may stay 0-dimensional tensors there, because reading them would make the training
+    wait.
     """
 
     coefficient: Tensor | float
+    """The part of the total norm that is left: 1, or less when clipped."""
     clipped: Tensor | bool
-    threshold: float
+    """Whether this step is a clip event, by the strategy's own definition."""
+    threshold: Tensor | float
+    """In force at this step; infinity: nothing is clipped, however large."""
     multiplier: Tensor | None = None
-    """0-dimensional factor for the gradients; None: nothing to multiply."""
+    """0-dimensional factor for all gradients. None: no common factor, or it is known to be 1."""
+    factors: Tensor | None = None
+    """One factor for each gradient, shape (gradients,). None: no such factors, or all are known to be 1."""
+    skip: Tensor | bool = False
+    """Leave this step out: parameters and optimizer state stay as they are."""
+    cosine: Tensor | float = 1.0
+    """Between the gradient before and after: below 1 where clipping bends the direction (by value, layer or unit)."""
 
 
 class Strategy(ABC):
-    """A clipping rule. A subclass says in its docstring what its clip event is and where its formula comes from."""
+    """A clipping rule. A subclass says in its docstring what its clip event is and where its formula comes from.
+
+    ``decide`` may keep state from step to step. It decides from reduced norms only, so that all ranks decide alike; it
+    lets no non-finite norm into its state; and it never makes the training wait for a device: no ``.item()``, no branch
+    on a tensor unless the tensor lies on the CPU. State tensors are changed in place, so that a replayed CUDA graph
+    moves them on.
+    """
 
     norm_type: float = 2.0
+    threshold_of: str = "total norm"
+    """What the threshold limits: "total norm", "layer", "element", "unit" or "nothing"."""
+    skips: bool = False
+    """Whether a decision may ever ask to skip."""
 
-    def measure(self, gradients: list[Tensor], uniform: bool) -> Measurement:
-        """Every gradient's ``norm_type``-norm and the total norm, with torch's own arithmetic.
+    @property
+    def scales(self) -> bool:
+        """Whether all it does to the gradients is to multiply them, which a fused optimizer can do in passing."""
+        return type(self).apply is Strategy.apply
 
-        ``uniform``: the parameters share one device and dtype.
-        """
-        return measure_norms(gradients, self.norm_type, uniform)
+    def measure(self, gradients: Gradients) -> Measurement:
+        """Every gradient's ``norm_type``-norm and the total norm."""
+        return measure_norms(gradients.tensors, self.norm_type, gradients.uniform)
 
     @property
     @abstractmethod
     def threshold(self) -> float:
-        """The threshold in force; infinity when nothing is ever clipped."""
+        """The threshold set for the next step; infinity when nothing is ever clipped. Settable."""
 
     @threshold.setter
     @abstractmethod
     def threshold(self, value: float) -> None: ...
 
     @abstractmethod
-    def decide(self, measurement: Measurement, gradients: list[Tensor]) -> Decision:
-        """Coefficient and clip event for this step, without waiting for a device."""
+    def decide(self, measurement: Measurement, gradients: Gradients) -> Decision:
+        """Coefficient and clip event for this step, without waiting for a device. Called once a step, in order."""
 
-    @abstractmethod
-    def apply(self, measurement: Measurement, gradients: list[Tensor], decision: Decision) -> None:
+    def apply(self, measurement: Measurement, gradients: Gradients, decision: Decision) -> None:
         """Change the gradients in place as decided."""
+        if decision.multiplier is not None:
+            multiply(gradients.tensors, decision.multiplier, measurement.uniform)
+        elif decision.factors is not None:
+            multiply_each(gradients.tensors, decision.factors, measurement.uniform)
 
     @abstractmethod
     def fall_back(self, parameters: Sequence[Tensor]) -> Tensor:
-        """torch's own clipping by the same rule, for when gradwatch itself has failed. Returns the total norm."""
+        """torch's own clipping by the nearest rule, for when gradwatch itself has failed. Returns the total norm."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Name and arguments, as the run page shows them."""
+        """Name and arguments as JSON (infinity as "inf"), as the run page shows them."""
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, strings, lists and dictionaries."""
         return {"threshold": self.threshold}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.threshold = float(state["threshold"])
 
 
-def measure_norms(gradients: list[Tensor], norm_type: float, uniform: bool) -> Measurement:
-    """Per-gradient norms and total norm, bit-identical to ``torch.nn.utils.get_total_norm``.
-
-    One foreach call serves gradients of one device and dtype (``uniform``). Whatever it cannot take (several of either,
-    sparse gradients, empty ones under p = inf) goes gradient by gradient.
-    """
-    if not gradients:
-        return Measurement(torch.zeros(0), torch.tensor(0.0), norm_type)
-    if not uniform:
-        return _measure_each(gradients, norm_type)
-    try:
-        norms = _in_one_tensor(torch._foreach_norm(gradients, norm_type))
-    except (RuntimeError, NotImplementedError):
-        return _measure_each(gradients, norm_type)
-    return Measurement(norms, torch.linalg.vector_norm(norms, norm_type), norm_type)
+def multiply(tensors: list[Tensor], factor: Tensor, uniform: bool) -> None:
+    """Multiply all ``tensors`` in place by the 0-dimensional ``factor``."""
+    if uniform:
+        torch._foreach_mul_(tensors, factor)
+        return
+    moved: dict[torch.device, Tensor] = {}
+    for tensor in tensors:
+        if tensor.device not in moved:
+            moved[tensor.device] = factor.to(tensor.device)
+        tensor.mul_(moved[tensor.device])
 
 
-def _in_one_tensor(norms: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    first = norms[0]
-    if first.device.type == "cpu" and first.dtype is torch.float32:
-        # The same numbers as torch.stack gives, for two thirds of its price at hundreds of tensors.
-        return torch.from_numpy(np.fromiter(map(Tensor.item, norms), np.float32, len(norms)))
-    return torch.stack(tuple(norms))
-
-
-def _measure_each(gradients: list[Tensor], norm_type: float) -> Measurement:
-    device = gradients[0].device
-    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    norms = [
-        (torch.linalg.vector_norm(gradient, norm_type) if gradient.numel() else gradient.new_zeros(())).to(device)
-        for gradient in dense
-    ]
-    filled = [gradient for gradient in dense if gradient.numel()]
-    # torch groups by device and dtype before it adds up, so its own function gives the total: same order, same bits.
-    total = torch.nn.utils.get_total_norm(filled, norm_type)
-    return Measurement(_whole(torch.stack(norms)), _whole(total), norm_type, uniform=False)
-
-
-def _whole(norms: Tensor) -> Tensor:
-    """Norms of sharded gradients (DTensor) are partial on each rank until they are reduced."""
-    full = getattr(norms, "full_tensor", None)
-    return full() if full is not None else norms
+def multiply_each(tensors: list[Tensor], factors: Tensor, uniform: bool) -> None:
+    """Multiply each of ``tensors`` in place by its own of ``factors``, shape (tensors,)."""
+    if uniform and tensors:
+        # In the tensors' own dtype: _foreach_mul_ by a list of tensors would promote, and refuse to write in place.
+        torch._foreach_mul_(tensors, list(factors.to(tensors[0].dtype).unbind()))
+        return
+    for tensor, factor in zip(tensors, factors.unbind(), strict=True):
+        tensor.mul_(factor.to(tensor.device))

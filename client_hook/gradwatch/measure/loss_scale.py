@@ -22,9 +22,9 @@ def unscale(scaler: Any, optimizer: Optimizer) -> None:
         scaler.unscale_(optimizer)
 
 
-def loss_scale(scaler: Any) -> float:
-    """The scale in force; MISSING without a scaler, or where only a device knows it (no wait for it)."""
+def loss_scale(scaler: Any) -> torch.Tensor | float:
+    """The scale in force; MISSING without a scaler, a tensor where only a device knows it."""
     scale = getattr(scaler, "_scale", None)
-    if not isinstance(scale, torch.Tensor) or scale.device.type != "cpu":
+    if not isinstance(scale, torch.Tensor):
         return MISSING
-    return float(scale)
+    return float(scale) if scale.device.type == "cpu" else scale

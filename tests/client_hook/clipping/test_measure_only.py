@@ -8,15 +8,14 @@ import pytest
 import torch
 from gradwatch.clipping.measure_only import MeasureOnly
 
+from tests.client_hook.clipping.stepping import clip
+
 
 def test_nothing_changes_even_when_the_norm_overflows() -> None:
-    gradients = [torch.full((100,), 1e20)]
-    strategy = MeasureOnly()
-    measurement = strategy.measure(gradients, True)
-    decision = strategy.decide(measurement, gradients)
-    strategy.apply(measurement, gradients, decision)
+    gradients = [torch.full((100,), math.inf)]
+    measurement, decision = clip(MeasureOnly(), gradients)
     assert measurement.total.item() == math.inf and decision.clipped is False
-    assert torch.equal(gradients[0], torch.full((100,), 1e20))
+    assert torch.equal(gradients[0], torch.full((100,), math.inf))
 
 
 def test_it_has_no_threshold_to_set() -> None:

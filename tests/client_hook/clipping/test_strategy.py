@@ -10,16 +10,15 @@ from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.value import Value
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from tests.client_hook.clipping.stepping import clip
+
 STRATEGIES = [GlobalNorm(1.0), GlobalNorm(1.0, 1.0), GlobalNorm(1.0, float("inf")), Value(1.0), MeasureOnly()]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: str(strategy.describe()))
 def test_no_strategy_reads_a_value_from_a_device(strategy: Strategy) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        gradients = [torch.empty(3, 4, device="cuda"), torch.empty(7, device="cuda")]
-        measurement = strategy.measure(gradients, True)
-        decision = strategy.decide(measurement, gradients)
-        strategy.apply(measurement, gradients, decision)
+        measurement, _ = clip(strategy, [torch.empty(3, 4, device="cuda"), torch.empty(7, device="cuda")])
         assert measurement.norms.device.type == measurement.total.device.type == "cuda"
         assert measurement.norms.shape == (2,)
 

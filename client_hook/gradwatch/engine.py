@@ -1,0 +1,122 @@
+"""One step of clipping: gather, measure, decide, and change the gradients, leave that to the optimizer, or skip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradwatch.clipping.fold import Fold
+from gradwatch.clipping.norms import Measurement
+from gradwatch.clipping.strategy import Decision, Gradients, Strategy
+from gradwatch.layers import LayerTable, Present
+
+NonFinite = Literal["record", "skip", "raise"]
+
+SKIPPED_HERE = 1
+SKIPPED_BY_SCALER = 2
+
+
+class Taken(NamedTuple):
+    """A step that was measured and decided, before its gradients are changed."""
+
+    gradients: Gradients
+    present: Present | None
+    measurement: Measurement
+    decision: Decision
+
+
+class Outcome(NamedTuple):
+    """What became of the gradients."""
+
+    skipped: Tensor | int
+    """0: nothing is skipped; 1: the hook leaves the step out; 2: the GradScaler will."""
+    refused: bool = False
+    """The total norm is not finite, under ``nonfinite="raise"``; the gradients are untouched."""
+
+
+class Engine:
+    """Clips the gradients of one monitor's parameters. ``fold``: whether a fused optimizer may do the multiplying."""
+
+    def __init__(self, table: LayerTable, optimizers: Sequence[Optimizer], fold: bool) -> None:
+        self._table = table
+        self._optimizers = list(optimizers)
+        self.fold = Fold(self._optimizers) if fold else None
+
+    def take(self, strategy: Strategy, parameters: Sequence[Tensor], step: int) -> Taken:
+        """Measure the gradients of ``parameters`` and let ``strategy`` decide."""
+        table = self._table
+        tensors = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+        present = table.where_present(parameters, tensors)
+        owners = parameters if len(tensors) == len(parameters) else [p for p in parameters if p.grad is not None]
+        places = None if present is None else present.index
+        gradients = Gradients(tensors, owners, table, places, step, table.uniform)
+        measurement = strategy.measure(gradients)
+        if not measurement.uniform:
+            _coalesce(gradients)
+        return Taken(gradients, present, measurement, strategy.decide(measurement, gradients))
+
+    def change(
+        self, strategy: Strategy, taken: Taken, nonfinite: NonFinite, scaler: Any, optimizer: Optimizer | None
+    ) -> Outcome:
+        """Change the gradients as decided. ``optimizer``: the one whose parameters they are; None: those of all."""
+        total, skip = taken.measurement.total, taken.decision.skip
+        scaled = scaler is not None and scaler.is_enabled()
+        optimizers = self._optimizers if optimizer is None else [optimizer]
+        foldable = self.fold is not None and self._foldable(optimizers, taken)
+        if nonfinite != "record" and not scaled:
+            bad = ~torch.isfinite(total)
+            if nonfinite == "raise" and bool(bad):
+                return Outcome(SKIPPED_HERE, refused=True)
+            skip = _either(skip, bad)
+        if isinstance(skip, Tensor) and not (foldable and self.fold is not None and self.fold.can_skip(optimizers)):
+            skip = bool(skip)  # the one wait for the device, where no fused optimizer can be told to skip
+        if skip is True:
+            # Without a gradient an optimizer touches neither the parameter nor its state, at its first step either.
+            for parameter in taken.gradients.parameters:
+                parameter.grad = None
+            return Outcome(SKIPPED_HERE)
+        self._apply(strategy, taken, skip if isinstance(skip, Tensor) else None, foldable, optimizers)
+        if scaled:
+            return Outcome(_scaler_skips(total))
+        return Outcome(skip.to(torch.int64) if isinstance(skip, Tensor) else 0)
+
+    def _apply(
+        self, strategy: Strategy, taken: Taken, skip: Tensor | None, foldable: bool, optimizers: Sequence[Optimizer]
+    ) -> None:
+        multiplier = taken.decision.multiplier
+        if foldable and self.fold is not None and strategy.scales and (multiplier is not None or skip is not None):
+            one = taken.measurement.total.new_ones(()) if multiplier is None else multiplier
+            self.fold.arm(optimizers, one, skip)
+            return
+        strategy.apply(taken.measurement, taken.gradients, taken.decision)
+        if skip is not None and self.fold is not None:
+            self.fold.arm(optimizers, taken.measurement.total.new_ones(()), skip)
+
+    def _foldable(self, optimizers: Sequence[Optimizer], taken: Taken) -> bool:
+        assert self.fold is not None
+        key = taken.gradients.parameters if taken.present is None else taken.present
+        ready = self.fold.ready(optimizers, taken.gradients.parameters, key)
+        return ready and taken.measurement.uniform
+
+
+def _either(one: Tensor | bool, other: Tensor) -> Tensor | bool:
+    if other.device.type == "cpu" and not isinstance(one, Tensor):
+        return one or bool(other)
+    return other | one if one is not False else other
+
+
+def _scaler_skips(total: Tensor) -> Tensor | int:
+    if total.device.type == "cpu":
+        return 0 if bool(torch.isfinite(total)) else SKIPPED_BY_SCALER
+    return (~torch.isfinite(total)).to(torch.int64) * SKIPPED_BY_SCALER
+
+
+def _coalesce(gradients: Gradients) -> None:
+    """Add up what sparse gradients hold of one row, as every rule on single elements or rows needs it."""
+    for at, (parameter, gradient) in enumerate(zip(gradients.parameters, gradients.tensors, strict=True)):
+        if gradient.is_sparse and not gradient.is_coalesced():
+            parameter.grad = gradients.tensors[at] = gradient.coalesce()
