@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from gradwatch import frames
 from gradwatch.clipping.strategy import Strategy
+from gradwatch.clipping.through_time import ThroughTime
 from gradwatch.console import say
 from gradwatch.engine import Engine, NonFinite, Outcome, Taken
 from gradwatch.globs import Globs
@@ -56,6 +57,7 @@ class Monitor:
         self._order = ExecutionOrder(model)
         self._open_sink = open_sink
         self._writer: StepWriter | None = None
+        self._through_time: list[ThroughTime] = []
         self._said: set[str] = set()
 
     # What a script uses.
@@ -115,6 +117,14 @@ class Monitor:
         except Exception as error:
             self._tell("an event could not be recorded", f"an event could not be recorded: {error}")
 
+    def through_time(
+        self, *, clip_value: float | None = None, max_norm: float | None = None, name: str = "hidden"
+    ) -> ThroughTime:
+        """Clipping for the hidden states of an unrolled recurrent network; see there."""
+        through_time = ThroughTime(clip_value, max_norm, name)
+        self._through_time.append(through_time)
+        return through_time
+
     def finish(self, state: str = "finished", reason: str = "") -> None:
         """End the run; takes two seconds at most. The monitor goes on clipping, without recording."""
         self._order.close()
@@ -163,6 +173,7 @@ class Monitor:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._through_time = []
         self._order = ExecutionOrder(nn.Module())
         self._order.close()
         self._engine = Engine(self._table, self.optimizers, fold=False)
@@ -222,6 +233,10 @@ class Monitor:
             writer = self._writing()
             if not isinstance(writer.sink, NullSink):
                 writer.write(self._step, loss, taken, outcome, scaler, 0.0)
+            for through_time in self._through_time:
+                values = through_time.take()
+                if values:
+                    writer.sink.log(self._step, values)
         except Exception as error:
             self._tell("a step could not be recorded", f"step {self._step} could not be recorded: {error!r}")
 
