@@ -33,7 +33,7 @@ screenshots: $(VENV)/.test ## Take the pictures of the README from a real traini
 	@$(RUN)/python -m tests.end_to_end.screenshots docs/pictures
 
 benchmark: $(VENV)/.test ## Measure the hook against torch's own clipping
-	@$(RUN)/python benchmarks/hook.py $(ARGS)
+	@$(RUN)/python -m benchmarks.hook $(ARGS)
 
 clean: ## Take away everything that was made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Measurements, side by side; run as modules from the checkout: ``python -m benchmarks.hook``."""
