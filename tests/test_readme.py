@@ -16,7 +16,7 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN"}
+HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS"}
 
 
 def table(heading: str) -> str:

@@ -31,6 +31,8 @@ class Settings:
     run: str | None
     """Identity of the run; a second process with the same one opens the next attempt (GRADWATCH_RUN)."""
     group: str | None
+    every_rank: bool = False
+    """Every rank of a distributed training streams, not the first alone (GRADWATCH_RANKS=all)."""
 
     @property
     def spool(self) -> Path:
@@ -56,6 +58,7 @@ class Settings:
             project=project or said.get("GRADWATCH_PROJECT") or "default",
             run=said.get("GRADWATCH_RUN") or None,
             group=group or said.get("GRADWATCH_GROUP") or None,
+            every_rank=_every_rank(said.get("GRADWATCH_RANKS") or "first"),
         )
 
 
@@ -72,6 +75,12 @@ def _mode(text: str) -> Mode:
     if text not in get_args(Mode):
         raise ValueError(f"mode (or GRADWATCH_MODE) must be online, offline or disabled, not {text!r}")
     return cast(Mode, text)
+
+
+def _every_rank(text: str) -> bool:
+    if text not in ("first", "all"):
+        raise ValueError(f"GRADWATCH_RANKS must be first or all, not {text!r}")
+    return text == "all"
 
 
 def _parses(address: str) -> bool:

@@ -71,6 +71,7 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
         raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    _refuse_fsdp1(model)
     settings = Settings.gather(server=server, mode=mode, project=project, group=group)
     hello = _hello(settings, name, tags, config, total_steps)
     registry.replace(model, optimizers)
@@ -94,6 +95,14 @@ def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optim
         if not isinstance(one, Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer or a list of them, not {type(one).__name__}")
     return given
+
+
+def _refuse_fsdp1(model: nn.Module) -> None:
+    # Its flat parameters hide the layers, and torch's own clip_grad_norm_ is wrong on them, too.
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise TypeError(
+            "FullyShardedDataParallel (FSDP1) is not supported: shard with torch.distributed.fsdp.fully_shard (FSDP2)"
+        )
 
 
 def _layers(patterns: str | Iterable[str] | None, model: nn.Module) -> Globs | None:
@@ -120,7 +129,7 @@ def _hello(
     settings: Settings, name: str | None, tags: Iterable[str], config: Any, total_steps: int | None
 ) -> dict[str, Any]:
     """The hello frame's header, but for writer, seq and what only the first step knows."""
-    run = settings.run or secrets.token_hex(8)
+    run = settings.run or _common(secrets.token_hex(8), settings.every_rank)
     return {
         "project": frames.check_text("project", settings.project),
         "run": frames.check_text("the run (GRADWATCH_RUN)", run),
@@ -141,6 +150,15 @@ def _hello(
         "started_at": time.time(),
         "client": gradwatch.__version__,
     }
+
+
+def _common(run: str, every_rank: bool) -> str:
+    """The first rank's ``run`` on every rank, where all of them stream and can talk by now."""
+    if not (every_rank and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return run
+    said = [run]
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said[0]
 
 
 def _default_name(run: str) -> str:
@@ -176,7 +194,7 @@ def _launch() -> str:
 
 def _sink_opener(settings: Settings, hello: dict[str, Any], nonfinite: str) -> Callable[[int, Strategy], Sink]:
     def open_sink(step: int, strategy: Strategy) -> Sink:
-        if settings.mode == "disabled" or hello["rank"] != 0:
+        if settings.mode == "disabled" or (hello["rank"] != 0 and not settings.every_rank):
             return NullSink()
         clip = {**strategy.describe(), "threshold_of": strategy.threshold_of}
         norm_type = clip.get("norm_type", 2.0)
