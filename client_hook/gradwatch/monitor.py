@@ -24,7 +24,6 @@ from gradwatch.recording import NullSink, Sink
 from gradwatch.step_writer import StepWriter
 from gradwatch.uncaught import reason_of
 
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
