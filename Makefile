@@ -55,10 +55,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	  || { echo "make: the set-up failed; pip's words stand above (is this machine online?)"; exit 1; }
 	@touch $@
 
-$(VENV)/.test: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml tests/constraints.txt tests/oracles.txt | $(VENV)/bin/python
 	@echo "Setting up $(VENV) for the tests (once) ..."
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt \
 	  --editable '.[test]' \
+	  && $(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/oracles.txt \
 	  || { echo "make: the set-up failed; pip's words stand above (is this machine online?)"; exit 1; }
 	@$(RUN)/python -m tests.end_to_end.browser
 	@touch $@ $(VENV)/.demo

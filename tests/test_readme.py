@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import gradwatch
 import pytest
 import torch
 from gradwatch.cli import main
@@ -16,6 +17,7 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CLIPPING = (ROOT / "docs" / "clipping.md").read_text()
 HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS"}
 
 
@@ -72,6 +74,19 @@ def test_the_recorded_series_are_those_of_the_frames() -> None:
     said = set(re.findall(r"`(\w+)`", table("What is measured, and when it alerts"))) - {"clip"}
     columns = {column.name for column in step_columns(1, "f4")} - {"step", "time", "grad_norm", "absent"}
     assert said == columns
+
+
+def test_every_strategy_stands_in_the_table_as_it_can_be_written() -> None:
+    section = CLIPPING.split("\n## Strategies\n")[1].split("\n## ")[0]
+    written = re.findall(r"^\| `((\w+)\(.*?\))` \|", section, re.MULTILINE)
+    strategies = {
+        name
+        for name in gradwatch.__all__
+        if isinstance(kind := getattr(gradwatch, name), type) and issubclass(kind, gradwatch.Strategy)
+    }
+    assert {name for _, name in written} == strategies - {"Strategy"}
+    for code, name in written:
+        assert isinstance(eval(f"gradwatch.{code}"), getattr(gradwatch, name))
 
 
 def test_the_folders_exist() -> None:

@@ -42,6 +42,13 @@ class _HostPart:
 _UNKNOWN: Final = _HostPart(0, 0.0, (MISSING,) * len(SCALARS), (), None, _REPLAYED)
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether what is queued on ``device`` now goes into a CUDA graph, to run when that is replayed."""
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    return torch.cuda.is_current_stream_capturing()
+
+
 class DeviceRecorder:
     """Rows of one table of ``layers`` norms of ``dtype`` (float32 or float64), from ``device``.
 
@@ -83,7 +90,7 @@ class DeviceRecorder:
         the device. ``captured``: a CUDA graph is being captured; by default the current stream is asked.
         """
         if captured is None:
-            captured = norms.is_cuda and torch.cuda.is_current_stream_capturing()
+            captured = is_captured(norms.device)
         ticket = _REPLAYED if captured else float(self._queued % _TICKETS)
         on_device = tuple(place for place, scalar in enumerate(scalars) if isinstance(scalar, Tensor))
         known = tuple(MISSING if isinstance(scalar, Tensor) else float(scalar) for scalar in scalars)

@@ -88,7 +88,8 @@ class Engine:
         self, strategy: Strategy, taken: Taken, skip: Tensor | None, foldable: bool, optimizers: Sequence[Optimizer]
     ) -> None:
         multiplier = taken.decision.multiplier
-        if foldable and self.fold is not None and strategy.scales and (multiplier is not None or skip is not None):
+        common = strategy.scales and taken.decision.factors is None
+        if foldable and self.fold is not None and common and (multiplier is not None or skip is not None):
             one = taken.measurement.total.new_ones(()) if multiplier is None else multiplier
             self.fold.arm(optimizers, one, skip)
             return

@@ -131,6 +131,7 @@ class LayerTable:
         if optimized == self._optimized:
             return False
         self._optimized = optimized
+        self._groups = []
         before = len(self.parameters)
         for layer, parameter in named_parameters(nn.Module(), self._optimizers):
             if id(parameter) not in self.place:

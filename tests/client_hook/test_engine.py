@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import gradwatch
 import pytest
 import torch
 from gradwatch.clipping.global_norm import GlobalNorm
@@ -121,4 +122,30 @@ def test_parameters_of_another_optimizer_are_left_alone() -> None:
         False,
         False,
     ]
+    assert table.groups == [0, 0, 1, 1]
+
+
+def test_factors_are_applied_where_a_fused_optimizer_is_told_to_skip(sink: KeepingSink) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGD(model.parameters(), lr=0.1, fused=True)
+    monitor = monitor_of(model, [optimizer], gradwatch.PerLayer(0.5), sink)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(torch.ones(1, 2)) * 10).sum().backward()
+        taken = monitor._engine.take(gradwatch.PerLayer(0.5), monitor._table.parameters, 0)
+        # As on a device, where whether to skip is not known yet.
+        undecided = taken._replace(decision=taken.decision._replace(skip=torch.tensor(False)))
+        monitor._engine.change(gradwatch.PerLayer(0.5), undecided, "record", None, None)
+        norms = [parameter.grad.norm().item() for parameter in model.parameters() if parameter.grad is not None]
+        assert norms == pytest.approx([0.5, 0.5], rel=1e-5)
+        optimizer.step()
+
+
+def test_a_layer_that_joins_an_optimizer_joins_its_group() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = SGD(model[0].parameters(), lr=0.1)
+    table = LayerTable(model, [optimizer])
+    assert table.groups == [0, 0, -1, -1]
+    optimizer.add_param_group({"params": list(model[1].parameters())})
+    table.has_grown()
     assert table.groups == [0, 0, 1, 1]

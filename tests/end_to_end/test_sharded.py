@@ -19,6 +19,17 @@ STRATEGIES = [
     "g.GlobalNorm(0.5, 1.0)",
     "g.GlobalNorm(0.5, float('inf'))",
     "g.Value(0.05)",
+    "g.PerLayer(0.2)",
+    "g.PerGroup([0.3])",
+    "g.PerGroup({'0.*': 0.2, '*.bias': 0.1})",
+    "g.AGC(0.05)",
+    "g.AutoClip(50.0, cap=2.0)",
+    "g.ZClip(warmup=1, cap=2.0)",
+    "g.AdaGC(warmup=1)",
+    "g.EMARatio(1.1, per_layer=True)",
+    "g.EMARatio(1.1)",
+    "g.SkipSpikes(window=2, min_count=2, by='median', scale=1.5, action='clip', cap=2.0)",
+    "g.Normalize(0.3)",
 ]
 CASES = [
     *(["sharded", strategy] for strategy in STRATEGIES),

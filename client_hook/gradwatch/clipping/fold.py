@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from gradwatch.clipping.strategy import multiply
+from gradwatch.device_recorder import is_captured
 
 _ABLE: Final = (Adam, AdamW, SGD, Adagrad)
 
@@ -126,7 +127,7 @@ class Fold:
             first = optimizer.param_groups[0]["params"][0]
             kind = (type(optimizer), first.device, first.dtype)
             if kind not in self._honoured:
-                if first.is_cuda and torch.cuda.is_current_stream_capturing():
+                if is_captured(first.device):
                     return False  # trying it waits, which a capture forbids
                 self._honoured[kind] = honours_grad_scale(*kind)
             if not self._honoured[kind]:

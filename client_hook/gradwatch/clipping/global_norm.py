@@ -45,6 +45,12 @@ class GlobalNorm(Strategy):
     def fall_back(self, parameters: Sequence[Tensor]) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(parameters, self.threshold, self.norm_type)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"threshold": self._max_norm.save()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._max_norm.load(state["threshold"])
+
     def describe(self) -> dict[str, Any]:
         return {
             "strategy": "GlobalNorm",

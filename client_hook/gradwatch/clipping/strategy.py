@@ -75,7 +75,7 @@ class Strategy(ABC):
 
     norm_type: float = 2.0
     threshold_of: str = "total norm"
-    """What the threshold limits: "total norm", "layer", "element", "unit" or "nothing"."""
+    """What the threshold limits: "total norm", "layer", "group", "element", "unit" or "nothing"."""
     skips: bool = False
     """Whether a decision may ever ask to skip."""
 
@@ -118,10 +118,12 @@ class Strategy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain numbers, strings, lists and dictionaries."""
-        return {"threshold": self.threshold}
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.threshold = float(state["threshold"])
+        """Go on from what ``state_dict`` gave. Raises ValueError where it was another strategy's."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, and the checkpoint has {sorted(state)}")
 
 
 def multiply(tensors: list[Tensor], factor: Tensor, uniform: bool) -> None:
@@ -138,6 +140,9 @@ def multiply(tensors: list[Tensor], factor: Tensor, uniform: bool) -> None:
 
 def multiply_each(tensors: list[Tensor], factors: Tensor, uniform: bool) -> None:
     """Multiply each of ``tensors`` in place by its own of ``factors``, shape (tensors,)."""
+    if factors.device.type == "cpu":
+        changed = [at for at, factor in enumerate(factors.tolist()) if factor != 1.0]
+        tensors, factors = [tensors[at] for at in changed], factors[changed]
     if uniform and tensors:
         # In the tensors' own dtype: _foreach_mul_ by a list of tensors would promote, and refuse to write in place.
         torch._foreach_mul_(tensors, list(factors.to(tensors[0].dtype).unbind()))

@@ -37,7 +37,7 @@ class ThroughTime:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Gives ``hidden`` back, after asking for its gradient to be clipped. Without a gradient to come: nothing."""
         if hidden.requires_grad:
-            hidden.register_hook(self._clip)
+            hidden.register_hook(self._clip)  # type: ignore[no-untyped-call]
         return hidden
 
     def _clip(self, gradient: Tensor) -> Tensor:

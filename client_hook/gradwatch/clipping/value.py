@@ -76,5 +76,11 @@ class Value(Strategy):
         torch.nn.utils.clip_grad_value_(parameters, self.threshold)
         return total
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"threshold": self._clip_value.save()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._clip_value.load(state["threshold"])
+
     def describe(self) -> dict[str, Any]:
         return {"strategy": "Value", "clip_value": self._clip_value.describe()}
