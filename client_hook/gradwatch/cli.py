@@ -12,7 +12,11 @@ import click
 from gradwatch import __version__
 from gradwatch.settings import Settings, home
 
-_OWN: Final = {"sync": "gradwatch.cli:sync", "demo": "gradwatch.demo.command:demo"}
+_OWN: Final = {
+    "sync": "gradwatch.cli:sync",
+    "demo": "gradwatch.demo.command:demo",
+    "doctor": "gradwatch.doctor:doctor",
+}
 _SERVER: Final = ("serve", "token")
 
 

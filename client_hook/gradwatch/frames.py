@@ -50,6 +50,7 @@ class Kind(IntEnum):
     DROPPED = 8
     FINISH = 9
     HEARTBEAT = 10
+    SAMPLES = 11
     ACK = 64
     CONTROL = 65
     REFUSE = 66

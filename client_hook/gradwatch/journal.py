@@ -15,7 +15,9 @@ from gradwatch import frames
 from gradwatch.console import say
 from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.frames import Column, FrameError, Kind
+from gradwatch.measure.sample import Sample
 from gradwatch.recorder import SCALARS, Recorder, Rows
+from gradwatch.sample_frames import sample_frames
 from gradwatch.spool import Spool
 
 # Names of step columns, which logged series cannot have.
@@ -143,6 +145,11 @@ class Journal:
         ]
         header = {"series": series, "rows": len(values), "columns": [column.as_json() for column in columns]}
         self._append(Kind.SCALARS, header, body)
+
+    def samples(self, samples: Sequence[Sample]) -> None:
+        """What was measured beside the norms, of layers of the present table; lost where the spool is full."""
+        for kind, header, columns in sample_frames(samples, self._table or ""):
+            self._append(kind, header, columns)
 
     def event(self, event: Event) -> None:
         header = {"step": event.step, "time": event.time, "name": event.name, "text": event.text}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,13 @@ from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.through_time import ThroughTime
 from gradwatch.console import say
 from gradwatch.engine import Engine, NonFinite, Outcome, Taken
-from gradwatch.globs import Globs
 from gradwatch.layers import LayerTable
 from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.loss_scale import unscale
 from gradwatch.recording import NullSink, Sink
-from gradwatch.step_writer import StepWriter
+from gradwatch.step_writer import StepWriter, Wanted
 from gradwatch.uncaught import reason_of
+from gradwatch.wiring.observer import Wiring
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -34,6 +34,18 @@ def _uncompiled(function: _Function) -> _Function:
 
 class NonFiniteGradientError(FloatingPointError):
     """Raised by ``monitor.clip`` under ``nonfinite="raise"``; names step and layers. The gradients are untouched."""
+
+
+class _Call(NamedTuple):
+    """What one clip was asked to do."""
+
+    strategy: Strategy
+    nonfinite: NonFinite
+    parameters: Sequence[Tensor] | None
+    """None: all of the monitor's."""
+    loss: Tensor | float | None = None
+    scaler: Any = None
+    optimizer: Optimizer | None = None
 
 
 class Monitor:
@@ -51,7 +63,7 @@ class Monitor:
         nonfinite: NonFinite,
         start_step: int,
         open_sink: Callable[[int, Strategy], Sink],
-        layers: Globs | None = None,
+        wanted: Wanted,
         fold: bool = True,
     ) -> None:
         self.strategy = strategy
@@ -59,12 +71,14 @@ class Monitor:
         self.optimizers = list(optimizers)
         self._step = start_step
         self._table = LayerTable(model, self.optimizers)
-        self._layers = layers
+        self._wanted = wanted
         self._engine = Engine(self._table, self.optimizers, fold)
         self._order = ExecutionOrder(model)
         self._open_sink = open_sink
         self._writer: StepWriter | None = None
         self._through_time: list[ThroughTime] = []
+        self._wiring: Wiring | None = Wiring(self.owns, self._tell_wiring)
+        self._clipped: Tensor | bool = False
         self._said: set[str] = set()
 
     # What a script uses.
@@ -82,6 +96,11 @@ class Monitor:
     @threshold.setter
     def threshold(self, value: float) -> None:
         self.strategy.threshold = value
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the last step was a clip event. Waits for the device, if there is one."""
+        return bool(self._clipped)
 
     def clip(
         self, loss: Tensor | float | None = None, *, optimizer: Optimizer | None = None, scaler: Any = None
@@ -102,12 +121,12 @@ class Monitor:
         if optimizer is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self._adopt(parameters)
-        return self._take_step(self.strategy, parameters, self.nonfinite, loss, scaler, optimizer)
+        return self._take_step(_Call(self.strategy, self.nonfinite, parameters, loss, scaler, optimizer))
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
         self._adopt(parameters)
-        return self._take_step(strategy, parameters, nonfinite, None, None, None)
+        return self._take_step(_Call(strategy, nonfinite, parameters))
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
@@ -135,6 +154,8 @@ class Monitor:
     def finish(self, state: str = "finished", reason: str = "") -> None:
         """End the run; takes two seconds at most. The monitor goes on clipping, without recording."""
         self._order.close()
+        if self._wiring is not None:
+            self._wiring.close()
         sink = self._writer.sink if self._writer is not None else None
         self.go_silent()
         if sink is not None:
@@ -175,12 +196,13 @@ class Monitor:
             self.finish("failed", reason_of(error))
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("strategy", "nonfinite", "optimizers", "_step", "_table", "_layers", "_said")
+        kept = ("strategy", "nonfinite", "optimizers", "_step", "_table", "_wanted", "_clipped", "_said")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._through_time = []
+        self._wiring = None
         self._order = ExecutionOrder(nn.Module())
         self._order.close()
         self._engine = Engine(self._table, self.optimizers, fold=False)
@@ -193,54 +215,44 @@ class Monitor:
             self._writer.table_has_grown()
 
     @_uncompiled
-    def _take_step(
-        self,
-        strategy: Strategy,
-        parameters: Sequence[Tensor] | None,
-        nonfinite: NonFinite,
-        loss: Tensor | float | None,
-        scaler: Any,
-        optimizer: Optimizer | None,
-    ) -> Tensor:
+    def _take_step(self, call: _Call) -> Tensor:
         # What torch.no_grad() does, for a tenth of its price, which is one percent of a clip of 144 tensors.
         grad_mode = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            return self._step_without_grad(strategy, parameters, nonfinite, loss, scaler, optimizer)
+            return self._step_without_grad(call)
         finally:
             torch._C._set_grad_enabled(grad_mode)
 
-    def _step_without_grad(
-        self,
-        strategy: Strategy,
-        parameters: Sequence[Tensor] | None,
-        nonfinite: NonFinite,
-        loss: Tensor | float | None,
-        scaler: Any,
-        optimizer: Optimizer | None,
-    ) -> Tensor:
+    def _step_without_grad(self, call: _Call) -> Tensor:
         try:
             if self._table.has_grown() and self._writer is not None:
                 self._writer.table_has_grown()
-            chosen = self._table.parameters if parameters is None else parameters
-            taken = self._engine.take(strategy, chosen, self._step)
-            outcome = self._engine.change(strategy, taken, nonfinite, scaler, optimizer)
+            chosen = self._table.parameters if call.parameters is None else call.parameters
+            if self._wiring is not None and self._wiring.active:
+                self._wiring.clip_begins(chosen, call.scaler, type(call.strategy).__name__)
+            taken = self._engine.take(call.strategy, chosen, self._step)
+            sample_seconds = 0.0 if self._writer is None else self._writer.sample(taken)
+            outcome = self._engine.change(call.strategy, taken, call.nonfinite, call.scaler, call.optimizer)
             total = taken.measurement.total
+            self._clipped = taken.decision.clipped
         except Exception as error:
-            total = self._fall_back(error, strategy, parameters)
+            total = self._fall_back(error, call)
         else:
-            self._record(taken, outcome, loss, scaler)
+            self._record(taken, outcome, call, sample_seconds)
             if outcome.refused:
                 step, self._step = self._step, self._step + 1
                 raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {self._blame(taken)}")
+        if self._wiring is not None and self._wiring.active:
+            self._wiring.clip_ends()
         self._step += 1
         return total
 
-    def _record(self, taken: Taken, outcome: Outcome, loss: Tensor | float | None, scaler: Any) -> None:
+    def _record(self, taken: Taken, outcome: Outcome, call: _Call, sample_seconds: float) -> None:
         try:
             writer = self._writing()
             if not isinstance(writer.sink, NullSink):
-                writer.write(self._step, loss, taken, outcome, scaler, 0.0)
+                writer.write(self._step, call.loss, taken, outcome, call.scaler, sample_seconds)
             for through_time in self._through_time:
                 values = through_time.take()
                 if values:
@@ -258,15 +270,27 @@ class Monitor:
     def _writing(self) -> StepWriter:
         if self._writer is None:
             sink = self._open_sink(self._step, self.strategy)
-            self._writer = StepWriter(self._table, self._order, self.optimizers, sink, self._layers)
+            self._writer = StepWriter(self._table, self._order, self.optimizers, sink, self._wanted)
             weakref.finalize(self, sink.abandon).atexit = False
         return self._writer
 
     # When something is wrong.
 
-    def _fall_back(self, error: Exception, strategy: Strategy, parameters: Sequence[Tensor] | None) -> Tensor:
+    def watch_wiring(self) -> None:
+        """Look for optimizer steps without a clip from now on."""
+        if self._wiring is not None:
+            self._wiring.watching()
+
+    def _tell_wiring(self, finding: str, text: str) -> None:
+        """Once for each way in which the clip is wired wrongly; ranks and modes that record nothing say nothing."""
+        sink = self._writing().sink
+        if not isinstance(sink, NullSink):
+            say(f"{finding}: {text}")
+            sink.event(max(self._step - 1, 0), "wiring", f"{finding}: {text}")
+
+    def _fall_back(self, error: Exception, call: _Call) -> Tensor:
         """torch's own clipping in place of ours: never no clipping."""
-        total = strategy.fall_back(self._table.parameters if parameters is None else parameters)
+        total = call.strategy.fall_back(self._table.parameters if call.parameters is None else call.parameters)
         text = f"step {self._step}: gradwatch could not clip ({error!r}); torch's own clipping took over"
         self._tell("gradwatch could not clip", text)
         return total

@@ -18,6 +18,7 @@ from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.discovery import find_server
 from gradwatch.frames import FrameError
 from gradwatch.journal import OWN_SERIES, Event, Journal, Value
+from gradwatch.measure.sample import Sample
 from gradwatch.recorder import Recorder
 from gradwatch.sender import Sender
 from gradwatch.settings import SPOOL_CAP, Settings
@@ -34,6 +35,7 @@ class Sink(Protocol):
     def urgent(self) -> None: ...
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None: ...
     def event(self, step: int, name: str, text: str) -> None: ...
+    def sample(self, sample: Sample) -> None: ...
     def finish(self, state: str, reason: str) -> None: ...
     def abandon(self) -> None: ...
 
@@ -51,6 +53,9 @@ class NullSink:
         return
 
     def event(self, step: int, name: str, text: str) -> None:
+        return
+
+    def sample(self, sample: Sample) -> None:
         return
 
     def finish(self, state: str, reason: str) -> None:
@@ -76,6 +81,9 @@ class Recording:
         self._recorder: Recorder | DeviceRecorder | None = None
         self._begun: deque[tuple[list[list[Any]], Recorder | DeviceRecorder]] = deque()
         self._waiting: deque[Value | Event] = deque()
+        self._samples: deque[tuple[int, Sample]] = deque()
+        self._tables = 0
+        self._tables_written = 0
         self._wake = threading.Event()
         self._end: tuple[str, str] | None = None
         self._finish_once = threading.Lock()
@@ -100,6 +108,7 @@ class Recording:
     def begin(self, table: list[list[Any]], recorder: Recorder | DeviceRecorder) -> None:
         """From now on steps come by ``recorder``; ``table``: rows [name, shape, numel, order] of its layers."""
         self._begun.append((table, recorder))
+        self._tables += 1
 
     def urgent(self) -> None:
         """The step just written must not wait."""
@@ -113,6 +122,10 @@ class Recording:
     def event(self, step: int, name: str, text: str) -> None:
         """Queue an event."""
         self._waiting.append(Event(step, time.time(), frames.storable_text(name), frames.storable_text(text)))
+
+    def sample(self, sample: Sample) -> None:
+        """Queue what was measured beside the norms; its places are rows of the table begun last."""
+        self._samples.append((self._tables, sample))
 
     def finish(self, state: str, reason: str, deadline: float | None = None) -> None:
         """Write the rest, say how the run ended, deliver what can be delivered by ``deadline`` (monotonic seconds).
@@ -167,11 +180,12 @@ class Recording:
             self._wake.clear()
             self._write(urgent)
         self._write(urgent=True)
+        self._write(urgent=True)  # samples of a table that only now was written
         self._journal.finish(*self._end, time.time())
 
     def _write(self, urgent: bool) -> None:
         before = self._journal.seq
-        for write in (self._write_rows, self._write_waiting):
+        for write in (self._write_samples, self._write_rows, self._write_waiting):
             try:
                 write()
             except Exception as error:  # the thread must outlive whatever one odd value does
@@ -188,7 +202,19 @@ class Recording:
         while self._begun and (self._recorder is None or self._recorder.empty):
             table, self._recorder = self._begun.popleft()
             self._journal.table(table, self._recorder.dtype)
+            self._tables_written += 1
             self._journal.steps_of(self._recorder)
+
+    def _write_samples(self) -> None:
+        ready = []
+        while self._samples:
+            table, sample = self._samples[0]
+            if table > self._tables_written or not sample.ready():
+                break
+            self._samples.popleft()
+            if table == self._tables_written:
+                ready.append(sample)
+        self._journal.samples(ready)
 
     def _write_waiting(self) -> None:
         values: list[Value] = []

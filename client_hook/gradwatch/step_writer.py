@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,17 @@ from gradwatch.layers import LayerTable, Present, fold_into_modules
 from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.learning_rate import learning_rate
 from gradwatch.measure.loss_scale import loss_scale
+from gradwatch.measure.sampler import Sampler
 from gradwatch.recorder import MISSING, Bitmap, Recorder
 from gradwatch.recording import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of a run is recorded: which layers, and which share of the step time may go into samples of them."""
+
+    layers: Globs | None = None
+    sample_budget: float = 0.0
 
 
 class StepWriter:
@@ -35,13 +45,14 @@ class StepWriter:
         order: ExecutionOrder,
         optimizers: Sequence[Optimizer],
         sink: Sink,
-        chosen: Globs | None = None,
+        wanted: Wanted,
     ) -> None:
         self.sink = sink
         self._table = table
         self._order = order
         self._optimizers = optimizers
-        self._chosen = chosen
+        self._wanted = wanted
+        self._sampler: Sampler | None = None
         self._recorder: Recorder | DeviceRecorder | None = None
         self._dtype = torch.float32
         self._selected: _Selected | None = None
@@ -83,6 +94,10 @@ class StepWriter:
         if not (math.isfinite(numbers[0]) and numbers[1] > 0.1):
             self.sink.urgent()
 
+    def sample(self, taken: Taken) -> float:
+        """Measure what is due beside the norms, before the gradients are changed; the seconds that it took."""
+        return 0.0 if self._sampler is None else self._sampler.step(taken.gradients, taken.decision)
+
     def _on_device(self, loss: Tensor | float | None) -> Tensor | float:
         if isinstance(loss, Tensor) and loss.device.type != "cpu" and loss.numel() == 1:
             return loss.detach()
@@ -119,14 +134,17 @@ class StepWriter:
         """Open the layer table; at the first step, because only then the execution order is known."""
         self._order.close()
         layers = self._table.layers_now()
+        sampled: Sequence[int] = range(len(layers))
         self._selected = None
-        if self._chosen is not None:
-            rows = [place for place, layer in enumerate(layers) if self._chosen(layer.name)]
+        if self._wanted.layers is not None:
+            rows = [place for place, layer in enumerate(layers) if self._wanted.layers(layer.name)]
             self._selected = _Selected(rows, measurement)
             layers = [layers[row] for row in rows]
+            sampled = rows
         if len(layers) > frames.MAX_LAYERS:
             if self._modules is None:
                 say(f"{len(layers)} layers are more than {frames.MAX_LAYERS}: modules are recorded in their place")
+            sampled = []
             layers, into = fold_into_modules(layers)
             self._modules = _Modules(into, len(layers), measurement)
         ranks = self._order.ranks([layer.owner for layer in layers])
@@ -137,6 +155,9 @@ class StepWriter:
         recorder = Recorder(len(layers), dtype) if on_host else DeviceRecorder(len(layers), dtype, device)
         self.sink.begin([layer.as_json(rank) for layer, rank in zip(layers, ranks, strict=True)], recorder)
         self._recorder = recorder
+        if self._sampler is not None:
+            self._sampler.close()
+        self._sampler = Sampler(sampled, self._wanted.sample_budget, self.sink.sample, self._table.place)
         return recorder
 
 

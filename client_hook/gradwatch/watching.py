@@ -29,6 +29,7 @@ from gradwatch.layers import named_parameters
 from gradwatch.monitor import Monitor
 from gradwatch.recording import NullSink, Recording, Sink
 from gradwatch.settings import Settings
+from gradwatch.step_writer import Wanted
 
 
 def watch(  # noqa: PLR0913 - one keyword per thing a user may say
@@ -45,6 +46,7 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     total_steps: int | None = None,
     start_step: int = 0,
     layers: str | Iterable[str] | None = None,
+    sample_budget: float = 0.01,
     fold: bool = True,
     server: str | None = None,
     mode: str | None = None,
@@ -57,9 +59,10 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     ``project``, ``name``, ``group``, ``tags``, ``config`` (a mapping, a namespace or a dataclass): how the run is found
     again; values in ``config`` under names such as "api_key" are masked. ``total_steps``: for the estimated end.
     ``start_step``: number of the first step. ``layers``: which layers are recorded, by patterns such as
-    ``["encoder.*", "!*.bias"]``; all are clipped. ``fold``: let plain fused optimizers multiply by the coefficient in
-    passing; the gradients then stay as they are until the step. ``server``: address, by default the server of this user
-    on this machine. ``mode``: "online", "offline", "disabled".
+    ``["encoder.*", "!*.bias"]``; all are clipped. ``sample_budget``: share of the step time that weight norms, update
+    ratios and histograms, measured beside the norms, may take; 0: none of them. ``fold``: let plain fused optimizers
+    multiply by the coefficient in passing; the gradients then stay as they are until the step. ``server``: address, by
+    default the server of this user on this machine. ``mode``: "online", "offline", "disabled".
 
     Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are.
     Watching the same model or optimizer again finishes the earlier monitor.
@@ -81,11 +84,12 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
         strategy,
         nonfinite=nonfinite,
         start_step=frames.check_count("start_step", start_step),
-        layers=_layers(layers, model),
+        wanted=Wanted(_layers(layers, model), _sample_budget(sample_budget)),
         fold=fold,
         open_sink=_sink_opener(settings, hello, nonfinite),
     )
     registry.remember(model, monitor)
+    monitor.watch_wiring()
     return monitor
 
 
@@ -95,6 +99,12 @@ def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optim
         if not isinstance(one, Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer or a list of them, not {type(one).__name__}")
     return given
+
+
+def _sample_budget(share: float) -> float:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ValueError(f"sample_budget must be a share of the step time such as 0.01, or 0, not {share!r}")
+    return float(share)
 
 
 def _refuse_fsdp1(model: nn.Module) -> None:

@@ -27,6 +27,7 @@ export const Kind = Object.freeze({
   DROPPED: 8,
   FINISH: 9,
   HEARTBEAT: 10,
+  SAMPLES: 11,
   ACK: 64,
   CONTROL: 65,
   REFUSE: 66,

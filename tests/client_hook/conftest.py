@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.device_recorder import DeviceRecorder
+from gradwatch.measure.sample import Sample
 from gradwatch.monitor import Monitor
 from gradwatch.recorder import Recorder, Rows
 from gradwatch.recording import Sink
+from gradwatch.step_writer import Wanted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -24,6 +26,7 @@ class KeepingSink:
         self.recorders: list[Recorder | DeviceRecorder] = []
         self.values: list[tuple[int, dict[str, float | Tensor]]] = []
         self.events: list[tuple[int, str, str]] = []
+        self.samples: list[Sample] = []
         self.urgencies = 0
         self.ends: list[tuple[str, str]] = []
 
@@ -39,6 +42,9 @@ class KeepingSink:
 
     def event(self, step: int, name: str, text: str) -> None:
         self.events.append((step, name, text))
+
+    def sample(self, sample: Sample) -> None:
+        self.samples.append(sample)
 
     def finish(self, state: str, reason: str) -> None:
         self.ends.append((state, reason))
@@ -59,7 +65,7 @@ def monitor_of(
         strategy,
         nonfinite=options.get("nonfinite", "record"),
         start_step=options.get("start_step", 0),
-        layers=options.get("layers"),
+        wanted=Wanted(options.get("layers"), options.get("sample_budget", 0.0)),
         fold=options.get("fold", True),
         open_sink=lambda step, strategy: sink,
     )

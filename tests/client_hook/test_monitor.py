@@ -19,7 +19,7 @@ from gradwatch.clipping.strategy import Decision, Gradients
 from gradwatch.clipping.value import Value
 from gradwatch.monitor import Monitor, NonFiniteGradientError
 from gradwatch.recorder import MISSING, SCALARS
-from gradwatch.step_writer import StepWriter
+from gradwatch.step_writer import StepWriter, Wanted
 from torch import Tensor, nn
 
 from tests.client_hook.conftest import KeepingSink, monitor_of
@@ -314,6 +314,7 @@ def test_state_travels_to_the_next_attempt(sink: KeepingSink) -> None:
         GlobalNorm(1.0),
         nonfinite="record",
         start_step=0,
+        wanted=Wanted(),
         open_sink=lambda step, strategy: opened.append(step) or sink,  # type: ignore[func-returns-value]
     )
     resumed.load_state_dict(monitor.state_dict())

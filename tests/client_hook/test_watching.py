@@ -56,7 +56,9 @@ def test_the_model_must_be_a_module() -> None:
 
 def test_the_promised_arguments_are_all_there() -> None:
     names = list(inspect.signature(gradwatch.watch).parameters)
-    promised = "model optimizer clip nonfinite project name group tags config total_steps start_step layers fold"
+    promised = (
+        "model optimizer clip nonfinite project name group tags config total_steps start_step layers sample_budget fold"
+    )
     promised += " server mode"
     assert names == promised.split()
     assert set(gradwatch.__all__) == set(dir(gradwatch))

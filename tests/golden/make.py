@@ -19,6 +19,13 @@ def doubles(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}d", *values)
 
 
+def about(metric: str, columns: list[tuple[str, str, int, bytes]]) -> dict[str, Any]:
+    """What the header of sampled columns says."""
+    rows = len(columns[0][3]) // 4
+    schema = [[name, dtype, width] for name, dtype, width, _ in columns]
+    return {"metric": metric, "table": "t", "rows": rows, "columns": schema}
+
+
 def golden() -> list[dict[str, Any]]:
     """One entry a frame: its kind and header, its columns as [name, dtype, width, bytes in hexadecimal]."""
     nan, infinity = float("nan"), float("inf")
@@ -31,12 +38,27 @@ def golden() -> list[dict[str, Any]]:
         ("absent", "u1", 1, bytes([0b001, 0, 0b110])),
     ]
     schema = [[name, dtype, width] for name, dtype, width, _ in columns]
+    samples = [
+        ("place", "u4", 1, struct.pack("<3I", 0, 7, 2**32 - 1)),
+        ("step", "i8", 1, struct.pack("<3q", 0, 10, 2**53 - 1)),
+        ("value", "f4", 1, struct.pack("<3f", 1e-3, infinity, nan)),
+    ]
+    histogram = [
+        ("place", "u4", 1, struct.pack("<2I", 0, 7)),
+        ("step", "i8", 1, struct.pack("<2q", 20, 2**53 - 1)),
+        ("elements", "i8", 1, struct.pack("<2q", 65_536, 2_148)),
+        ("zero", "u4", 1, struct.pack("<2I", 65_536, 2)),
+        ("nonfinite", "u4", 1, struct.pack("<2I", 0, 1)),
+        ("counts", "u4", 66, struct.pack("<132I", *[0] * 66, *range(66))),
+    ]
     headers: list[tuple[Kind, dict[str, Any], list[tuple[str, str, int, bytes]]]] = [
         (Kind.HELLO, {"writer": WRITER, "seq": 0, "project": "p", "run": "r", "name": "größer ✓ 😀"}, []),
         (Kind.LAYERS, {"writer": WRITER, "seq": 1, "table": "t", "base": None, "layers": [["w", [2, 2], 4, 0]]}, []),
         (Kind.STEPS, {"writer": WRITER, "seq": 2, "rows": 3, "columns": schema}, columns),
         (Kind.EVENT, {"writer": WRITER, "seq": 3, "step": 7, "name": "checkpoint", "text": 'a "quoted" text'}, []),
         (Kind.ACK, {"writer": WRITER, "through": 3, "ranges": [[5, 9]], "watched": True, "pace": 0.05}, []),
+        (Kind.SAMPLES, {"writer": WRITER, "seq": 4, **about("update_ratio", samples)}, samples),
+        (Kind.HISTOGRAM, {"writer": WRITER, "seq": 5, **about("grad_histogram", histogram), "lowest": -48}, histogram),
     ]
     return [
         {

@@ -1,0 +1,1 @@
+"""Finding a clip that is wired wrongly, in a run's first steps."""
