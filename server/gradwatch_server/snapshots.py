@@ -10,7 +10,6 @@ from gradwatch import frames
 from gradwatch.frames import Column, Kind
 from numpy.typing import NDArray
 
-from .store.decode import LAYER_METRIC
 from .store.queries import Reduced
 
 _HEADER_ROOM: Final = 2048  # bytes for the header's short fields, the prefix and the padding of a column
@@ -21,7 +20,7 @@ _BYTES_PER_LAYER: Final = 20
 def encode_columns(kind: Kind, about: dict[str, Any], reduced: Reduced) -> Iterator[bytes]:
     """``reduced`` as one or more frames; ``about`` goes into each header (request, run, first, last, last_step)."""
     layers = len(reduced.layer_names) if reduced.layers is not None else 0
-    schema = list(_schema(reduced.names, layers))
+    schema = list(_schema(reduced.names, reduced.metric, layers))
     columns = [column.as_json() for column in schema]
     # Column names reach 1 KiB and may be escaped, so the header's size is measured, not guessed.
     overhead = len(frames.encode(kind, {"columns": columns, "series": reduced.names, **about})) + _HEADER_ROOM
@@ -44,14 +43,14 @@ def encode_columns(kind: Kind, about: dict[str, Any], reduced: Reduced) -> Itera
         yield frames.encode(kind, header, [data.tobytes() for data in _columns(reduced, rows)])
 
 
-def _schema(names: list[str], layers: int) -> Iterator[Column]:
+def _schema(names: list[str], metric: str, layers: int) -> Iterator[Column]:
     yield from (Column("first", "i8"), Column("last", "i8"))
     for name in names:
         yield from (Column(f"{name}.{field}", "f8") for field in ("min", "max", "mean", "last"))
         yield from (Column(f"{name}.{field}", "u4") for field in ("count", "nonfinite"))
     if layers:
-        yield from (Column(f"{LAYER_METRIC}.{field}", "f4", layers) for field in ("min", "max", "mean"))
-        yield from (Column(f"{LAYER_METRIC}.{field}", "u4", layers) for field in ("count", "nonfinite"))
+        yield from (Column(f"{metric}.{field}", "f4", layers) for field in ("min", "max", "mean"))
+        yield from (Column(f"{metric}.{field}", "u4", layers) for field in ("count", "nonfinite"))
 
 
 def _columns(reduced: Reduced, rows: slice) -> Iterator[NDArray[Any]]:

@@ -35,6 +35,16 @@ export function viewSubscription(route, pixels, layers) {
   };
 }
 
+/**
+ * How many steps were not finite, in loss or norm; without those of a GradScaler at work. Pure.
+ * @param {Record<string, {nonfinite: number[], mean: (number | null)[], count: number[]}>} series reduced
+ */
+export function nonfiniteIn({ loss, total_norm, overflowed }) {
+  const sum = (/** @type {number[]} */ counts = []) => counts.reduce((whole, more) => whole + more, 0);
+  const scaler = Math.round(sum(overflowed?.count.map((count, at) => count * (overflowed.mean[at] ?? 0))));
+  return Math.max(0, sum(loss?.nonfinite), sum(total_norm?.nonfinite) - scaler);
+}
+
 export class Feed {
   /** @param {() => State} state @param {(message: Message) => void} send @param {() => number} pixels */
   constructor(state, send, pixels) {
@@ -192,17 +202,11 @@ export class Feed {
   /** How many steps of the whole run were not finite. @param {string} id */
   async loadNonfinite(id) {
     const answer = await this.attempt(
-      () => request(`api/runs/${encodeURIComponent(id)}/series?names=total_norm,loss&columns=1`),
+      () => request(`api/runs/${encodeURIComponent(id)}/series?columns=1`), // not every run has the series overflowed
       { quiet: true },
     );
     if (!answer) return;
-    const counts = Object.values(answer.series).map((stats) =>
-      /** @type {any} */ (stats).nonfinite.reduce(
-        (/** @type {number} */ sum, /** @type {number} */ more) => sum + more,
-        0,
-      ),
-    );
-    this.send({ type: "nonfinite", run: id, steps: Math.max(0, ...counts) });
+    this.send({ type: "nonfinite", run: id, steps: nonfiniteIn(answer.series) });
   }
 
   /**

@@ -55,12 +55,15 @@ export function tableFromFrame({ header, body }) {
     last: numbers(/** @type {any} */ (parts.get("last"))),
     series,
     layers,
-    cells: layers ? cellsOf(parts, header.rows, layers) : [],
+    cells: layers ? cellsOf(parts, header.metric ?? "grad_norm", header.rows, layers) : [],
   };
 }
 
-/** @param {Map<string, any>} parts @param {number} rows @param {number} layers @returns {Cells[]} */
-function cellsOf(parts, rows, layers) {
+/**
+ * @param {Map<string, any>} parts @param {string} metric @param {number} rows @param {number} layers
+ * @returns {Cells[]}
+ */
+function cellsOf(parts, metric, rows, layers) {
   return Array.from(
     { length: rows },
     (_, row) =>
@@ -68,7 +71,7 @@ function cellsOf(parts, rows, layers) {
         Object.fromEntries(
           CELL_FIELDS.map((field) => [
             field,
-            parts.get(`grad_norm.${field}`).subarray(row * layers, (row + 1) * layers),
+            parts.get(`${metric}.${field}`).subarray(row * layers, (row + 1) * layers),
           ]),
         )
       ),
@@ -210,15 +213,38 @@ export function rollingShare(table, name, window = 200) {
 }
 
 /**
- * Whether the column holds anything non-finite: in loss, in norm or in a gradient.
+ * How many steps of a column were left out: by the hook, and by a GradScaler whose loss scale was too large.
+ * @param {Table} table @param {number} at
+ */
+export function skipsAt(table, at) {
+  const sum = (/** @type {string} */ name) => {
+    const stats = table.series.get(name);
+    return stats?.count[at] ? Math.round(stats.mean[at] * stats.count[at]) : 0;
+  };
+  const scaler = sum("overflowed");
+  return { hook: Math.max(0, sum("skipped") - 2 * scaler), scaler }; // of `skipped`, the GradScaler's steps are 2
+}
+
+/**
+ * Values of a series that were not finite, but for norms that overflowed only with the loss scale.
+ * @param {Table} table @param {string} name @param {number} at
+ */
+export function nonfiniteCount(table, name, at) {
+  const count = table.series.get(name)?.nonfinite[at] ?? 0;
+  return name === "total_norm" ? Math.max(0, count - skipsAt(table, at).scaler) : count;
+}
+
+/**
+ * Whether the column holds anything non-finite: in loss, in norm or in a gradient. The ordinary overflow of a
+ * GradScaler is not meant.
  * @param {Table} table @param {number} at
  */
 export function nonfiniteAt(table, at) {
   const seen = table.series.get("nonfinite");
   return Boolean(
-    table.series.get("loss")?.nonfinite[at] ||
-    table.series.get("total_norm")?.nonfinite[at] ||
-    (seen?.count[at] && seen.max[at] > 0),
+    nonfiniteCount(table, "loss", at) ||
+    nonfiniteCount(table, "total_norm", at) ||
+    (seen?.count[at] && seen.max[at] > 0 && !skipsAt(table, at).scaler),
   );
 }
 

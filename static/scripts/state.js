@@ -114,7 +114,7 @@ const HANDLERS = {
   runs: (state, { runs, total }) => ({ ...state, list: { ...state.list, loaded: true, runs, total } }),
   more: (state) => ({ ...state, list: { ...state.list, limit: state.list.limit + 50 } }),
   run: (state, { run }) => (shows(state, run.id) ? { ...state, run, problem: null, notice: "" } : state),
-  events: (state, { run, events }) => (shows(state, run) ? { ...state, events: events.slice(-MAX_EVENTS) } : state),
+  events: (state, { run, events }) => (shows(state, run) ? { ...state, events: joined(events, state.events) } : state),
   alerts: (state, { run, alerts }) => (shows(state, run) ? { ...state, alerts: sortAlerts(alerts) } : state),
   nonfinite: (state, { run, steps }) => (shows(state, run) ? { ...state, nonfiniteSteps: steps } : state),
   acknowledged: (state, { alert }) => ({
@@ -198,10 +198,25 @@ function hear(state, name, notice, at) {
   // Of a run that does not exist (yet) the page speaks already.
   if (notice.type === "error") return state.problem ? state : { ...state, notice: notice.message };
   if (notice.type === "event" && shows(state, notice.event.run)) {
+    if (state.events.some((event) => isSame(event, notice.event))) return state;
     return { ...state, events: [...state.events, notice.event].slice(-MAX_EVENTS) };
   }
   return state;
 }
+
+/**
+ * Events listed over HTTP, and those heard meanwhile that the list lacks.
+ * @param {Event[]} listed @param {Event[]} heard @returns {Event[]}
+ */
+function joined(listed, heard) {
+  const key = (/** @type {Event} */ { step, time, kind, name, text }) => JSON.stringify([step, time, kind, name, text]);
+  const keys = new Set(listed.map(key));
+  return [...listed, ...heard.filter((event) => !keys.has(key(event)))].slice(-MAX_EVENTS);
+}
+
+/** Whether two are the same: the socket may tell of one that was listed already. @param {Event} a @param {Event} b */
+const isSame = (a, b) =>
+  a.step === b.step && a.time === b.time && a.kind === b.kind && a.name === b.name && a.text === b.text;
 
 /** @param {State} state @param {Run} run @returns {State} */
 function hearRun(state, run) {

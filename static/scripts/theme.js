@@ -58,6 +58,7 @@ function readColours() {
     spike: token("spike"),
     restart: token("restart"),
     mark: token("mark"),
+    skip: token("skip"),
     font: token("font"),
   };
 }

@@ -28,6 +28,17 @@ SCALARS: Mapping[str, str] = {
     "loss_scale": "f8",
     "step_seconds": "f4",
 }
+# Columns that came later; frames of hooks before have none of them.
+LATER: Mapping[str, str] = {"skipped": "u1", "clip_cosine": "f4", "sample_seconds": "f4"}
+BINS = 66
+SAMPLES_COLUMNS = [["place", "u4", 1], ["step", "i8", 1], ["value", "f4", 1]]
+HISTOGRAM_COLUMNS = [
+    *SAMPLES_COLUMNS[:2],
+    ["elements", "i8", 1],
+    ["zero", "u4", 1],
+    ["nonfinite", "u4", 1],
+    ["counts", "u4", BINS],
+]
 DTYPES = {"u1": "u1", "u4": "<u4", "i8": "<i8", "f4": "<f4", "f8": "<f8"}
 
 
@@ -39,6 +50,7 @@ class Writer:
         self.layers = list(layers)
         self.seq = 0
         self.table = ""
+        self.series = dict(SCALARS)
         self.said: dict[str, Any] = {
             "project": "p",
             "run": "r",
@@ -80,7 +92,7 @@ class Writer:
         return [
             ["step", "i8", 1],
             ["time", "f8", 1],
-            *([name, dtype, 1] for name, dtype in SCALARS.items()),
+            *([name, dtype, 1] for name, dtype in self.series.items()),
             ["grad_norm", float_type, count],
             ["absent", "u1", (count + 7) // 8],
         ]
@@ -105,7 +117,7 @@ class Writer:
         number = np.asarray(steps, "<i8")
         rows, count = len(number), len(self.layers)
         values: dict[str, NDArray[Any]] = {"step": number, "time": 1e9 + number.astype("<f8")}
-        for name, dtype in SCALARS.items():
+        for name, dtype in self.series.items():
             default = MISSING if dtype == "f8" else 0
             given = np.asarray(scalars.get(name, default))
             values[name] = np.ascontiguousarray(np.broadcast_to(given, rows), DTYPES[dtype])
@@ -132,6 +144,29 @@ class Writer:
         header = {"series": names, "rows": len(some), "columns": columns}
         return self.frame(Kind.SCALARS, header, [column.tobytes() for column in body])
 
+    def samples(self, metric: str, rows: Iterable[tuple[int, int, float]], /, **other: Any) -> bytes:
+        """A frame of sampled values: (place in the table, step, value)."""
+        places, steps, values = zip(*rows, strict=True)
+        columns = [np.array(places, "<u4"), np.array(steps, "<i8"), np.array(values, "<f4")]
+        header = {"metric": metric, "table": self.table, "rows": len(places), "columns": SAMPLES_COLUMNS, **other}
+        return self.frame(Kind.SAMPLES, header, [column.tobytes() for column in columns])
+
+    def histograms(self, rows: Iterable[tuple[int, int, ArrayLike]], /, **other: Any) -> bytes:
+        """A frame of histograms of gradients that are all finite: (place in the table, step, gradient)."""
+        places, steps, gradients = zip(*rows, strict=True)
+        sizes = [np.abs(np.asarray(gradient, np.float64)) for gradient in gradients]
+        columns = [
+            np.array(places, "<u4"),
+            np.array(steps, "<i8"),
+            np.array([size.size for size in sizes], "<i8"),
+            np.array([(size == 0).sum() for size in sizes], "<u4"),
+            np.zeros(len(sizes), "<u4"),
+            np.array([bins(size) for size in sizes], "<u4"),
+        ]
+        header = {"metric": "grad_histogram", "table": self.table, "rows": len(places), "lowest": -48}
+        header |= {"columns": HISTOGRAM_COLUMNS, **other}
+        return self.frame(Kind.HISTOGRAM, header, [column.tobytes() for column in columns])
+
     def event(self, name: str, text: str = "", step: int = 0) -> bytes:
         return self.frame(Kind.EVENT, {"step": step, "time": 1e9, "name": name, "text": text})
 
@@ -141,6 +176,13 @@ class Writer:
     def opening(self) -> bytes:
         """Hello and layers, as every stream begins."""
         return self.hello() + self.layer_table()
+
+
+def bins(sizes: NDArray[np.float64]) -> list[int]:
+    """How many of ``sizes`` lie below 2**-48, in [2**-48, 2**-47) and so on, and at or above 2**16."""
+    edges = 2.0 ** np.arange(-48, 17)
+    counts: list[int] = np.histogram(sizes[sizes > 0], [0, *edges, np.inf])[0].tolist()
+    return counts
 
 
 class Socket:

@@ -9,7 +9,9 @@ import {
   merge,
   newest,
   nonfiniteAt,
+  nonfiniteCount,
   rollingShare,
+  skipsAt,
   tableFromFrame,
   trim,
   within,
@@ -146,4 +148,78 @@ test("a NaN is seen in loss, norm or gradients, and is the newest value when it 
   assert.ok(Number.isNaN(newest(table([0, 1], { loss: [[1], [NaN]] }), "loss")));
   assert.equal(newest(made, "nowhere"), undefined);
   assert.equal(meanOf(table([0, 1], { s: [[1, 2], [6]] }), "s"), 3);
+});
+
+test("steps left out are counted by who left them out, in columns of any width", () => {
+  const skipped = range(512).map((step) => (step % 50 === 3 ? 2 : step % 33 === 5 ? 1 : 0));
+  for (const width of [1, 4, 64, 512]) {
+    const firsts = range(512 / width).map((at) => at * width);
+    const cut = (values) => firsts.map((first) => values.slice(first, first + width));
+    const overflowed = skipped.map((who) => Number(who === 2));
+    const made = table(firsts, { skipped: cut(skipped), overflowed: cut(overflowed) }, { width });
+    firsts.forEach((first, at) => {
+      const mine = skipped.slice(first, first + width);
+      const count = (who) => mine.filter((one) => one === who).length;
+      assert.deepEqual(skipsAt(made, at), { hook: count(1), scaler: count(2) });
+    });
+  }
+  assert.deepEqual(skipsAt(table([0], { loss: [[1]] }), 0), { hook: 0, scaler: 0 });
+});
+
+test("the overflow of a loss scale is nothing non-finite; a NaN beside it, or left out by the hook, is", () => {
+  const made = table(
+    [0, 2, 4, 6],
+    {
+      loss: [
+        [1, 1],
+        [1, NaN],
+        [1, 1],
+        [1, 1],
+      ],
+      total_norm: [
+        [Infinity, 1],
+        [NaN, NaN],
+        [Infinity, NaN],
+        [NaN, 1],
+      ],
+      nonfinite: [
+        [3, 0],
+        [3, 3],
+        [3, 3],
+        [2, 0],
+      ],
+      skipped: [
+        [2, 0],
+        [2, 2],
+        [2, 0],
+        [1, 0],
+      ],
+      overflowed: [
+        [1, 0],
+        [1, 1],
+        [1, 0],
+        [0, 0],
+      ],
+    },
+    { width: 2 },
+  );
+  assert.deepEqual(
+    range(4).map((at) => nonfiniteAt(made, at)),
+    [false, true, true, true],
+  );
+  assert.deepEqual(
+    range(4).map((at) => nonfiniteCount(made, "total_norm", at)),
+    [0, 0, 1, 1],
+  );
+  assert.equal(nonfiniteCount(made, "loss", 1), 1);
+  assert.equal(nonfiniteCount(made, "nowhere", 1), 0);
+});
+
+test("cells are read under the name of the frame's metric", () => {
+  const read = frame([0], {}, { layers: 2, cell: (_, layer) => [layer + 5] });
+  const renamed = (name) => name.replace("grad_norm", "weight_norm");
+  read.header.columns = read.header.columns.map(([name, ...rest]) => [renamed(name), ...rest]);
+  assert.throws(() => tableFromFrame(read));
+  read.header.metric = "weight_norm";
+  assert.deepEqual([...tableFromFrame(read).cells[0].max], [5, 6]);
 });

@@ -165,3 +165,13 @@ test("a lost connection says so in words, with the age of what is shown", () => 
   assert.equal(linkWords(state), "");
   assert.match(linkWords(reduce(state, { type: "clock", now: 110 })), /^Stale: the server has said nothing for 22 s/);
 });
+
+test("an event that is both listed and told is there once, and none that was told is lost", () => {
+  const event = (step) => ({ run: "r", step, time: 5, kind: "user", name: "x", text: "" });
+  const told = (state, step) => tell(state, { type: "event", event: event(step) });
+  const listed = (state, ...steps) => reduce(state, { type: "events", run: "r", events: steps.map(event) });
+  const steps = (state) => state.events.map(({ step }) => step);
+  assert.deepEqual(steps(told(listed(opened(), 1, 2), 2)), [1, 2]);
+  assert.deepEqual(steps(told(listed(opened(), 1, 2), 3)), [1, 2, 3]);
+  assert.deepEqual(steps(listed(told(told(opened(), 2), 3), 1, 2)), [1, 2, 3]);
+});

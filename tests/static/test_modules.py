@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from gradwatch.frames import Kind
 
 
 def test_the_pure_modules() -> None:
@@ -17,3 +19,11 @@ def test_the_pure_modules() -> None:
     assert files
     done = subprocess.run([node, "--test", *files], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_sides_number_the_kinds_of_frames_alike() -> None:
+    text = (Path(__file__).parents[2] / "static" / "scripts" / "frames.js").read_text()
+    block = text.split("Kind = Object.freeze({")[1].split("}")[0]
+    assert {name: int(number) for name, number in re.findall(r"(\w+): (\d+),", block)} == {
+        kind.name: int(kind) for kind in Kind
+    }

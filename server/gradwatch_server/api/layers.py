@@ -13,10 +13,12 @@ from starlette.responses import JSONResponse
 
 from ..snapshots import encode_columns
 from ..store.queries import MOST_COLUMNS, Reduced, choose_width
-from .dependencies import RangeDep, StoreDep, ViewDep
+from .dependencies import RangeDep, StoreDep, ViewDep, bad_argument
 from .numbers import listed
 
 router = APIRouter(prefix="/api/runs/{run}")
+
+Metric = Literal["grad_norm", "weight_norm", "update_ratio", "layer_coefficient"]
 
 
 @router.get("/layers")
@@ -25,21 +27,30 @@ async def get_layers(
     store: StoreDep,
     view: ViewDep,
     steps: RangeDep,
-    metric: Literal["grad_norm"] = "grad_norm",
+    metric: Metric = "grad_norm",
     columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 1000,
     match: Annotated[str | None, Query(max_length=1024)] = None,
     by: Literal["layer", "module"] = "layer",
 ) -> Response:
-    """Layers (or modules) x columns: a SNAPSHOT frame, or JSON where the request accepts that."""
+    """Layers (or modules) x columns: a SNAPSHOT frame, or JSON where the request accepts that.
+
+    All metrics but ``grad_norm`` are sampled: in columns without a sample their count is 0.
+    """
+    if metric != "grad_norm" and by == "module":
+        raise bad_argument(f"'by' must be layer for {metric}: layers are sampled one by one, at different steps")
     low, high = steps.within(view)
     count = len(await store.queries.layers(view.run))
     width = choose_width(low, high, columns, count)
-    found = await store.queries.reduce(view, low, high, width, by, names=[])
+    if metric == "grad_norm":
+        found = await store.queries.reduce(view, low, high, width, by, names=[])
+    else:
+        found = await store.queries.sampled(view, metric, low, high, width)
     if match is not None:
         found = _matching(found, match)
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse(await asyncio.to_thread(_as_json, found))
     about = {"request": 0, "run": view.run, "last_step": view.last_step, "first": low, "last": high}
+    about |= {"metric": metric, "truncated": found.truncated}
     body = await asyncio.to_thread(lambda: b"".join(encode_columns(Kind.SNAPSHOT, about, found)))
     return Response(body, media_type="application/octet-stream")
 
@@ -57,6 +68,8 @@ def _as_json(found: Reduced) -> dict[str, Any]:
     empty = layers.count == 0
     edges = zip(found.first.tolist(), found.last.tolist(), strict=True)
     return {
+        "metric": found.metric,
+        "truncated": found.truncated,
         "width": found.width,
         "columns": [{"first": start, "last": end} for start, end in edges],
         "layers": found.layer_names,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from .findings import Finding, Moment, Rows, State
+from .findings import OVERFLOW, Finding, Moment, Rows, State
 
 NAME: Final = "explosion"
 
@@ -74,6 +74,8 @@ def judge(state: State, rows: Rows) -> tuple[State, list[Finding], list[Moment]]
 
 
 def _judge_row(memory: _Memory, rows: Rows, row: int, findings: dict[int, Finding], moments: list[Moment]) -> None:
+    if rows.skipped[row] == OVERFLOW:
+        return  # what overflowed is the loss scale, not the gradient
     norm, loss, step = float(rows.total_norm[row]), float(rows.loss[row]), int(rows.steps[row])
     if math.isfinite(loss):
         memory.losses = [*memory.losses[1 - LATELY :], loss]

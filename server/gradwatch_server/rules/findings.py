@@ -15,6 +15,10 @@ State = dict[str, Any]
 
 MOST_LAYERS = 50  # named in one alert
 
+# The values of the column `skipped`, besides 0.
+LEFT_OUT = 1
+OVERFLOW = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -28,6 +32,14 @@ class Rows:
     norms: NDArray[Any]  # rows x layers
     present: Mask | None
     layers: Sequence[Layer]
+    skipped: Floats  # LEFT_OUT: by the hook; OVERFLOW: by the GradScaler, for its own overflow; else 0
+
+    @property
+    def overflowed(self) -> Mask:
+        """Where a GradScaler only does its work: its loss scale was too large, and the loss itself is fine."""
+        loss_bad = self.loss_given & ~np.isfinite(self.loss)
+        ordinary: Mask = (self.skipped == OVERFLOW) & ~loss_bad
+        return ordinary
 
     @classmethod
     def of(cls, rows: StepRows, layers: Sequence[Layer]) -> Rows:
@@ -38,7 +50,8 @@ class Rows:
         norm = rows.scalars.get("total_norm", nothing)
         norm = np.where(norm.view(np.uint64) == MISSING_BITS, 0.0, norm)
         given = loss.view(np.uint64) != MISSING_BITS
-        return cls(rows.steps, rows.times, loss, given, norm, rows.layers, rows.present, layers)
+        skipped = np.nan_to_num(rows.scalars.get("skipped", np.zeros(count)))
+        return cls(rows.steps, rows.times, loss, given, norm, rows.layers, rows.present, layers, skipped)
 
 
 @dataclass(frozen=True, slots=True)

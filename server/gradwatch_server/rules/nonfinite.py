@@ -1,4 +1,7 @@
-"""The first NaN or infinity, and the layer it came from. One finding per unbroken row of bad steps."""
+"""The first NaN or infinity, and the layer it came from. One finding per unbroken row of bad steps.
+
+The ordinary overflow of a GradScaler is none, unless its loss scale does not recover.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,32 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .findings import MOST_LAYERS, Finding, Moment, Rows, State
+from ..store.decode import Mask
+from .findings import LEFT_OUT, MOST_LAYERS, Finding, Moment, Rows, State
 
 NAME: Final = "nonfinite"
 
+# Overflows in a row that a GradScaler is given to find its scale. It begins at 2**16 and halves with each: after so
+# many the scale is below 1, where OPT's trainings were about to diverge (arXiv:2205.01068, section 2.5).
+PATIENCE: Final = 20
+
 
 def judge(state: State, rows: Rows) -> tuple[State, list[Finding], list[Moment]]:
-    """Findings over ``rows``. State: the episode that the last row belongs to, if any."""
+    """Findings over ``rows``. State: the episode, and the row of overflows, that the last row belongs to, if any."""
     layers_bad = ~np.isfinite(rows.norms)
     if rows.present is not None:
         layers_bad &= rows.present
     loss_bad = rows.loss_given & ~np.isfinite(rows.loss)
-    bad = layers_bad.any(axis=1) | loss_bad | ~np.isfinite(rows.total_norm)
+    overflowed = rows.overflowed
+    bad = (layers_bad.any(axis=1) | loss_bad | ~np.isfinite(rows.total_norm)) & ~overflowed
     findings: list[Finding] = []
     moments: list[Moment] = []
     episode: State | None = state.get("episode")
     for start, end in _stretches(bad):
         if episode is None or start > 0:
             title, text, layers = _describe(rows, start, layers_bad[start])
+            if rows.skipped[start] == LEFT_OUT:
+                text += " The hook left the step out, so the weights are as before."
             step = int(rows.steps[start])
             episode = {"first": step, "count": 0, "title": title, "text": text, "layers": layers}
             moments.append(Moment("nonfinite", step, _time(rows, start), title))
@@ -32,7 +43,51 @@ def judge(state: State, rows: Rows) -> tuple[State, list[Finding], list[Moment]]
         findings.append(_finding(episode, int(rows.steps[end - 1])))
     if len(bad) and not bad[-1]:
         episode = None
-    return {"episode": episode}, findings, moments
+    overflows, warnings = _unrecovered(state.get("overflows"), rows, overflowed, layers_bad)
+    return {"episode": episode, "overflows": overflows}, findings + warnings, moments
+
+
+def _unrecovered(
+    overflows: State | None, rows: Rows, overflowed: Mask, layers_bad: NDArray[np.bool_]
+) -> tuple[State | None, list[Finding]]:
+    """Rows of overflows that outlast all patience: the scale is not what is wrong."""
+    findings: list[Finding] = []
+    for start, end in _stretches(overflowed):
+        if overflows is None or start > 0:
+            overflows = {"first": int(rows.steps[start]), "count": 0, "text": "", "layers": []}
+        before, count = overflows["count"], overflows["count"] + end - start
+        overflows = {**overflows, "count": count}
+        if count <= PATIENCE:
+            continue
+        if before <= PATIENCE:
+            last_straw = start + PATIENCE - before
+            overflows |= _describe_overflows(rows, last_straw, overflows["first"], layers_bad[last_straw])
+        findings.append(_overflow_finding(overflows, int(rows.steps[end - 1])))
+    return (None if len(overflowed) and not overflowed[-1] else overflows), findings
+
+
+def _describe_overflows(rows: Rows, row: int, first: int, bad: NDArray[np.bool_]) -> State:
+    hit = sorted((rows.layers[at] for at in np.flatnonzero(bad).tolist()), key=lambda layer: -layer.order)
+    layers = [layer.name for layer in hit[:MOST_LAYERS]]
+    step = int(rows.steps[row])
+    suspect = (
+        f"at step {step} the gradient of {layers[0]} is the first in backward order that is not finite"
+        if layers
+        else f"at step {step} every layer's norm is finite and the total norm is not"
+    )
+    text = (
+        f"The GradScaler left out every step from step {first} on, over {PATIENCE} in a row, and lowered the loss "
+        f"scale each time. An overflow that a smaller scale does not end comes from the training itself: {suspect}. "
+        "Meanwhile no weight changes."
+    )
+    return {"text": text, "layers": layers}
+
+
+def _overflow_finding(overflows: State, last: int) -> Finding:
+    first, count = overflows["first"], overflows["count"]
+    title = f"The loss scale does not recover: steps are left out from step {first} on"
+    text = f"{overflows['text']} Left out: {count} steps, up to step {last}."
+    return Finding(NAME, "warning", title, text, first, last, count, overflows["layers"])
 
 
 def _stretches(bad: NDArray[np.bool_]) -> list[tuple[int, int]]:

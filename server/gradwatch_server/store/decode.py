@@ -21,6 +21,9 @@ MISSING_BITS: Final = 0x7FF80000_6D697373
 MISSING: Final = np.uint64(MISSING_BITS).view(np.float64)
 
 LAYER_METRIC: Final = "grad_norm"
+# `skipped` is 1 or 2 by who leaves a step out, so no mean of it tells how many; its 2s are a series of their own.
+SKIPPED: Final = "skipped"
+OVERFLOWED: Final = "overflowed"
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "u1": np.dtype("u1"),
     "u4": np.dtype("<u4"),
@@ -52,8 +55,10 @@ class LayerTable:
 
     @property
     def scalars(self) -> list[str]:
-        """The columns that are scalar series."""
-        return [c.name for c in self.columns if c.width == 1 and c.name not in ("step", "time", "absent", LAYER_METRIC)]
+        """The scalar series: columns, and what follows from them."""
+        other = ("step", "time", "absent", LAYER_METRIC)
+        names = [column.name for column in self.columns if column.width == 1 and column.name not in other]
+        return [*names, OVERFLOWED] if SKIPPED in names and OVERFLOWED not in names else names
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ def decode_steps(frame: Frame, table: LayerTable, width: int) -> StepRows:
     arrays = {c.name: np.frombuffer(parts[c.name], DTYPES[c.dtype]) for c in table.columns if c.name in parts}
     times = arrays["time"] if "time" in arrays else np.full(rows, np.nan)
     scalars = {name: arrays[name].astype(np.float64) for name in table.scalars if name in arrays}
+    if SKIPPED in scalars:
+        scalars.setdefault(OVERFLOWED, (scalars[SKIPPED] == 2).astype(np.float64))
     values, present = _layers(arrays, table, rows)
     count = len(table.layers)
     if width != count or not np.array_equal(table.positions, np.arange(count)):

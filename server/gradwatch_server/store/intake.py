@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
 from . import checks, hello, tables, upsert
-from .decode import DTYPES, check_steps, decode_scalars, step_columns
+from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
 from .registry import Registry, RunState, WriterState
+from .sample_frames import check_samples, metric_of, stored_kind
 from .states import refresh_run
 
 FINEST: Final = 64  # steps in a bucket of the lowest roll-up level
@@ -31,6 +32,7 @@ class Stored:
     rows: int = 0
     first_step: int | None = None
     last_step: int | None = None
+    kind: int | None = None  # None: the frame's own
 
 
 class Batch:
@@ -66,7 +68,7 @@ class Batch:
             self._frames[key, seq] = {
                 "writer": writer.id,
                 "seq": seq,
-                "kind": int(frame.kind),
+                "kind": int(frame.kind) if stored.kind is None else stored.kind,
                 "crc": frame.checksum,
                 "rows": stored.rows,
                 "first_step": stored.first_step,
@@ -146,6 +148,8 @@ class Batch:
                 return self._steps(writer, run, frame)
             case Kind.SCALARS:
                 return self._scalars(writer, run, frame)
+            case Kind.SAMPLES | Kind.HISTOGRAM:
+                return self._samples(writer, frame)
             case Kind.EVENT:
                 self._event(writer, frame)
             case Kind.DROPPED:
@@ -155,12 +159,7 @@ class Batch:
         return Stored()
 
     def _steps(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
-        name = frame.header.get("table")
-        table = writer.book.tables.get(name) if isinstance(name, str) else None
-        if table is None:
-            raise FrameError(
-                "table", "this steps frame cites a layer table that has not arrived: send it, then the frame"
-            )
+        table = _cited_table(writer, frame)
         checks.check_widths(table.columns, len(table.layers))
         if not table.columns:
             raise FrameError("field", "this steps frame cites a part of a layer table that names no columns")
@@ -186,6 +185,14 @@ class Batch:
         writer.scalars_span = max(writer.scalars_span, last - first)
         self._touch(writer, rows.steps)
         return Stored(len(rows.steps), first, last)
+
+    def _samples(self, writer: WriterState, frame: Frame) -> Stored:
+        # Neither the run's end nor its columns move with samples: whoever shows them asks for them over HTTP.
+        metric = metric_of(frame)
+        rows = check_samples(frame, _cited_table(writer, frame))
+        first, last = int(rows.steps.min()), int(rows.steps.max())
+        writer.scalars_span = max(writer.scalars_span, last - first)
+        return Stored(len(rows.steps), first, last, stored_kind(metric))
 
     def _event(self, writer: WriterState, frame: Frame) -> None:
         header = frame.header
@@ -250,3 +257,15 @@ class Batch:
         names = ("state", "reason", "first_step", "last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
         values = {name: getattr(writer, name) for name in names}
         await self.connection.execute(update(tables.writers).where(tables.writers.c.id == writer.id).values(values))
+
+
+def _cited_table(writer: WriterState, frame: Frame) -> LayerTable:
+    """The layer table that a frame names. Raises FrameError where it has not arrived."""
+    name = frame.header.get("table")
+    table = writer.book.tables.get(name) if isinstance(name, str) else None
+    if table is None:
+        what = frame.kind.name.lower()
+        raise FrameError(
+            "table", f"this {what} frame cites a layer table that has not arrived: send it, then the frame"
+        )
+    return table

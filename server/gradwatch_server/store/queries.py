@@ -14,14 +14,16 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import columns as reduced
-from . import reading, rollup, tables
+from . import reading, rollup, sampling, tables
 from .aggregate import Aggregate
 from .columns import Metric
 from .cover import column_width
-from .decode import MISSING, StepRows, Steps
+from .decode import LAYER_METRIC, MISSING, StepRows, Steps
 from .modules import modules_of
 from .reading import Books, Stream
 from .rollup import Named, Numbered
+from .sample_frames import HISTOGRAM
+from .sampling import Histograms
 from .views import Segment, View, make_view
 
 MOST_COLUMNS: Final = 10_000
@@ -39,6 +41,10 @@ STANDARD: Final = (
     "learning_rate",
     "loss_scale",
     "step_seconds",
+    "skipped",
+    "overflowed",
+    "clip_cosine",
+    "sample_seconds",
 )
 
 
@@ -63,6 +69,8 @@ class Reduced:
     scalars: Aggregate
     layer_names: list[str]
     layers: Aggregate | None
+    metric: str = LAYER_METRIC
+    truncated: bool = False  # not all that was sampled has been read
 
     @property
     def last(self) -> Steps:
@@ -174,6 +182,26 @@ class Queries:
             parts = [await self._segment(s, first, last, width, metric) for s in view.segments]
         layer_names = await self._layer_names(view.run, metric)
         return await asyncio.to_thread(_join, parts, width, wanted, layer_names, metric)
+
+    async def sampled(self, view: View, metric: str, first: int, last: int, width: int) -> Reduced:
+        """A sampled layer metric over all columns of the view that touch first..last; blank where none was taken."""
+        first, last = first // width * width, last // width * width + width - 1
+        async with self._heavy:
+            found = await sampling.load(self._engine, self._books, view, metric, (first, last))
+        # After the frames, so that none of their layers is missing.
+        names = [layer.name for layer in await self.layers(view.run)]
+        columns = sampling.columns_of(view, first, last, width)
+        layers = await asyncio.to_thread(sampling.reduce_samples, found, names, columns, width)
+        none = Aggregate.empty(len(columns), 0)
+        return Reduced(width, columns * width, [], none, names, layers, metric, found.truncated)
+
+    async def histograms(self, view: View, layer: str, first: int, last: int, width: int) -> Histograms:
+        """The histograms of one layer, added up over each column of the view that touches first..last."""
+        first, last = first // width * width, last // width * width + width - 1
+        async with self._heavy:
+            found = await sampling.load(self._engine, self._books, view, HISTOGRAM, (first, last), layer)
+        columns = sampling.columns_of(view, first, last, width)
+        return await asyncio.to_thread(sampling.add_histograms, found, columns, width)
 
     async def _segment(
         self, segment: Segment, first: int, last: int, width: int, metric: Metric

@@ -72,7 +72,8 @@ writers = Table(
     Column("reason", Text),
     Column("first_step", BigInteger),
     Column("last_step", BigInteger),
-    # The widest step range of one frame by kind: it bounds how far left of a range its first frame may begin.
+    # The widest step range of one steps frame, and of one of any other kind: it bounds how far left of a range its
+    # first frame may begin.
     Column("steps_span", BigInteger, nullable=False),
     Column("scalars_span", BigInteger, nullable=False),
     Column("seen_at", Float(53), nullable=False),
@@ -85,7 +86,7 @@ frames = Table(
     metadata,
     Column("writer", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", SmallInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),  # of samples with their metric: see sample_frames.py
     Column("crc", BigInteger, nullable=False),
     Column("rows", Integer, nullable=False),
     Column("first_step", BigInteger),

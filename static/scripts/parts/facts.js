@@ -1,15 +1,24 @@
 // @ts-check
-/** What is known of a run besides its numbers: clip strategy, attempts, config, host. */
+/** What is known of a run besides its charts: clip strategy, attempts, config, host. */
 
-import { h } from "../dom.js";
+import { describeClip, describeLimit, describeSampling } from "../clip.js";
+import { h, setText } from "../dom.js";
 import { formatCount, formatSteps, formatTime } from "../format.js";
 import { runAddressOf } from "../route.js";
+import { newest } from "../series.js";
 import { stateChip } from "./status.js";
 
 /** @typedef {import("../state.js").Run} Run */
 
 export class FactsPanel {
   constructor() {
+    // Apart from the rest, which is built anew when it changes: these go on with the steps.
+    this.moving = { Threshold: fact("Threshold"), Measuring: fact("Measuring beside the norms") };
+    this.movingList = h(
+      "dl",
+      { className: "pairs" },
+      Object.values(this.moving).map(({ row }) => row),
+    );
     this.body = h("div", { className: "facts-body" });
     this.element = h(
       "section",
@@ -24,6 +33,9 @@ export class FactsPanel {
   update(state) {
     const { run, route } = state;
     if (!run || route.name !== "run") return;
+    show(this.moving.Threshold, describeLimit(run.clip, newest(state.tail.table, "threshold")));
+    show(this.moving.Measuring, describeSampling(state.view.table));
+    this.movingList.hidden = Object.values(this.moving).every(({ row }) => row.hidden);
     const key = JSON.stringify([
       run.name,
       run.project,
@@ -45,15 +57,28 @@ export class FactsPanel {
         Group: run.group,
         Tags: run.tags.join(", "),
         Started: formatTime(run.started_at),
-        Clip: describeClip(run),
+        Clip: describeClip(run.clip),
         Layers: run.layers ? describeLayers(run.layers) : null,
         Ranks: run.ranks.length > 1 ? run.ranks.join(", ") : null,
       }),
+      this.movingList,
       ...attempts(run, route.attempt),
       ...section("Config", run.config),
       ...section("Host", run.host),
     );
   }
+}
+
+/** A fact that comes and goes. @param {string} name */
+function fact(name) {
+  const value = h("dd");
+  return { row: h("div", { hidden: true }, h("dt", {}, name), value), value };
+}
+
+/** @param {ReturnType<typeof fact>} fact @param {string} text */
+function show({ row, value }, text) {
+  row.hidden = !text;
+  setText(value, text);
 }
 
 /** @param {Record<string, any>} facts */
@@ -78,16 +103,6 @@ const section = (title, facts) =>
 function describeLayers(layers) {
   const parameters = layers.reduce((sum, { numel }) => sum + numel, 0);
   return `${formatCount(layers.length)} (${formatCount(parameters)} parameters)`;
-}
-
-/** @param {Run} run */
-function describeClip(run) {
-  if (!run.clip || run.clip.strategy === "MeasureOnly") return "none (measured only)";
-  const { strategy, ...rest } = run.clip;
-  return `${strategy ?? "unknown"} ${Object.entries(rest)
-    .filter(([, value]) => value !== null)
-    .map(([name, value]) => `${name}=${value}`)
-    .join(", ")}`.trim();
 }
 
 /** Each life of the run, as a link to its steps alone. @param {Run} run @param {number | null} chosen */

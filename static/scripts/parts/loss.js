@@ -5,8 +5,10 @@ import { airy, bandTrace, lineTrace, logTicks } from "../chart.js";
 import { h } from "../dom.js";
 import { formatValue } from "../format.js";
 import { band, extent, line } from "../lines.js";
+import { drawCross, drawRing } from "../marks.js";
+import { nonfiniteCount } from "../series.js";
 import { faded, recall, remember } from "../theme.js";
-import { drawCross, drawRestarts } from "./panel.js";
+import { drawRestarts } from "./panel.js";
 
 /** @typedef {import("./panel.js").Scene} Scene */
 const KEY = "gradwatch.loss-scale";
@@ -33,9 +35,14 @@ export function seriesTraces({ table, span, area }, name, colour, log) {
 export function seriesReadings(table, name, at) {
   const stats = table.series.get(name);
   if (!stats || (!stats.count[at] && !stats.nonfinite[at])) return [];
-  const bad = stats.nonfinite[at] ? [{ label: "non-finite", value: `✕ ${stats.nonfinite[at]}`, tone: "bad" }] : [];
+  const count = nonfiniteCount(table, name, at);
+  const scaler = stats.nonfinite[at] - count;
+  const bad = [
+    ...(count ? [{ label: "non-finite", value: `✕ ${count}`, tone: "bad" }] : []),
+    ...(scaler ? [{ label: "scale skip", value: `○ ${scaler}` }] : []),
+  ];
   if (stats.count[at] + stats.nonfinite[at] === 1)
-    return [{ label: "value", value: formatValue(stats.last[at]), tone: bad.length ? "bad" : "" }];
+    return [{ label: "value", value: formatValue(stats.last[at]), tone: count ? "bad" : "" }];
   if (!stats.count[at]) return bad;
   return [
     { label: "mean", value: formatValue(stats.mean[at]) },
@@ -46,7 +53,7 @@ export function seriesReadings(table, name, at) {
 }
 
 /**
- * Crosses at the top edge where a series was not finite.
+ * Crosses at the top edge where a series was not finite; rings where only a loss scale was too large.
  * @param {CanvasRenderingContext2D} pen @param {Scene} scene @param {(step: number) => number} x @param {string} name
  */
 export function drawNonfinite(pen, { table, span, area, colours }, x, name) {
@@ -56,7 +63,8 @@ export function drawNonfinite(pen, { table, span, area, colours }, x, name) {
     const place = x((table.first[at] + table.last[at]) / 2);
     // after a NaN everything may be NaN: crosses closer than 9 pixels would only smear
     if (!stats.nonfinite[at] || place - last < 9) continue;
-    drawCross(pen, place, area.top + 7, colours.nonfinite);
+    if (nonfiniteCount(table, name, at)) drawCross(pen, place, area.top + 7, colours.nonfinite);
+    else drawRing(pen, place, area.top + 7, colours.skip);
     last = place;
   }
 }

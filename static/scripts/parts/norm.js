@@ -2,6 +2,7 @@
 /** The total norm before clipping, on a log axis, with the threshold and a rug of the clip events. */
 
 import { airy, lineTrace, logTicks } from "../chart.js";
+import { limitsTotalNorm } from "../clip.js";
 import { formatValue } from "../format.js";
 import { extent, line } from "../lines.js";
 import { faded } from "../theme.js";
@@ -10,13 +11,19 @@ import { drawRestarts } from "./panel.js";
 
 /** @typedef {import("./panel.js").Scene} Scene */
 
+/**
+ * The threshold's series, where it stands on the same scale as the total norm.
+ * @param {import("../state.js").State} state
+ */
+const thresholdOf = ({ view, run }) => (limitsTotalNorm(run?.clip) ? view.table.series.get("threshold") : undefined);
+
 /** @returns {import("./panel.js").PanelSpec} */
 export const normPanel = () => ({
   id: "norm",
   title: "Total norm",
   hint: "Total gradient norm before clipping, log axis, with the clipping threshold",
   traces(scene) {
-    const threshold = scene.table.series.get("threshold");
+    const threshold = thresholdOf(scene.state);
     const dashed = threshold
       ? [
           lineTrace(line(scene.table, threshold.mean, scene.span), {
@@ -29,9 +36,9 @@ export const normPanel = () => ({
       : [];
     return [...seriesTraces(scene, "total_norm", scene.colours.norm, true), ...dashed];
   },
-  axis: ({ table, span }) => {
+  axis: ({ state, table, span }) => {
     const norms = extent(table.series.get("total_norm"), span, 0);
-    const threshold = extent(table.series.get("threshold"), span, 0);
+    const threshold = extent(thresholdOf(state), span, 0);
     const both = /** @type {[number, number][]} */ ([norms, threshold].filter(Boolean));
     const range = airy(
       both.length ? [Math.min(...both.map(([low]) => low)), Math.max(...both.map(([, high]) => high))] : null,
@@ -46,7 +53,7 @@ export const normPanel = () => ({
   },
   readout: (state, at) => {
     const { table } = state.view;
-    const threshold = table.series.get("threshold");
+    const threshold = thresholdOf(state);
     const coefficient = table.series.get("clip_coefficient");
     return [
       ...seriesReadings(table, "total_norm", at),

@@ -2,6 +2,7 @@
 /** One more chart for whichever other series the run has: learning rate, loss scale, what the user logs. */
 
 import { airy } from "../chart.js";
+import { bendsGradient } from "../clip.js";
 import { h } from "../dom.js";
 import { extent } from "../lines.js";
 import { recall, remember } from "../theme.js";
@@ -9,13 +10,14 @@ import { drawNonfinite, seriesReadings, seriesTraces } from "./loss.js";
 import { drawRestarts } from "./panel.js";
 
 const KEY = "gradwatch.other-series";
-const ELSEWHERE = new Set(["loss", "total_norm", "clipped", "threshold", "nonfinite"]);
+const ELSEWHERE = new Set(["loss", "total_norm", "clipped", "threshold", "nonfinite", "skipped", "overflowed"]);
 
 /** @param {import("../state.js").State} state */
-const choices = (state) =>
-  [...state.view.table.series]
+const choices = ({ view: { table } }) =>
+  [...table.series]
     .filter(([name, stats]) => !ELSEWHERE.has(name) && (stats.count.some(Boolean) || stats.nonfinite.some(Boolean)))
-    .map(([name]) => name);
+    .map(([name]) => name)
+    .filter((name) => name !== "clip_cosine" || bendsGradient(table));
 
 /** @returns {import("./panel.js").PanelSpec & {watch: (redraw: () => void) => void}} */
 export function otherPanel() {

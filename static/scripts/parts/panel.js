@@ -254,22 +254,6 @@ export class Panel {
   }
 }
 
-/**
- * A cross at the top edge of a chart: something non-finite, which no axis can show.
- * @param {CanvasRenderingContext2D} pen @param {number} x @param {number} y @param {string} colour
- * @param {number} [size]
- */
-export function drawCross(pen, x, y, colour, size = 4) {
-  pen.strokeStyle = colour;
-  pen.lineWidth = 1.75;
-  pen.beginPath();
-  pen.moveTo(x - size, y - size);
-  pen.lineTo(x + size, y + size);
-  pen.moveTo(x + size, y - size);
-  pen.lineTo(x - size, y + size);
-  pen.stroke();
-}
-
 /** The steps at which the run went on from a checkpoint. @param {State} state @returns {number[]} */
 export function restartSteps(state) {
   const attempts = (state.run?.attempts ?? []).filter(({ number }) => number > 1).map((attempt) => attempt.start_step);

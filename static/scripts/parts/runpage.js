@@ -13,6 +13,7 @@ import { heatmapPanel } from "./heatmap.js";
 import { lanePanel } from "./lane.js";
 import { lossPanel } from "./loss.js";
 import { normPanel } from "./norm.js";
+import { HookNotes } from "./notes.js";
 import { otherPanel } from "./other.js";
 import { Panel } from "./panel.js";
 import { ratioPanel } from "./ratio.js";
@@ -32,8 +33,14 @@ export class RunPage {
     );
     loss.watch(() => this.panels[0].mark(true));
     other.watch(() => this.panels[5].mark(true));
-    this.parts = [new StatusBar(), new Toolbar(context), new AlertsPanel(context), new FactsPanel()];
-    const [status, toolbar, alerts, facts] = this.parts.map(({ element }) => element);
+    this.parts = [
+      new StatusBar(),
+      new Toolbar(context),
+      new AlertsPanel(context),
+      new HookNotes(context),
+      new FactsPanel(),
+    ];
+    const [status, toolbar, alerts, notes, facts] = this.parts.map(({ element }) => element);
     this.waiting = h("div", { className: "card nothing", hidden: true });
     this.charts = h(
       "div",
@@ -45,7 +52,7 @@ export class RunPage {
       { className: "run-grid" },
       status,
       h("div", { className: "run-main" }, toolbar, this.waiting, this.charts),
-      h("aside", { className: "run-side" }, alerts, facts),
+      h("aside", { className: "run-side" }, alerts, notes, facts),
     );
     this.problem = h("div", { className: "card nothing", hidden: true });
     this.element = h("main", { className: "run" }, this.problem, this.page);

@@ -1,6 +1,7 @@
 // @ts-check
 /** The status bar: is it fine now? */
 
+import { limitsTotalNorm } from "../clip.js";
 import { h, icon, setText } from "../dom.js";
 import { formatAge, formatCount, formatDuration, formatRate, formatShare, formatValue } from "../format.js";
 import { meanOf, newest } from "../series.js";
@@ -118,8 +119,8 @@ export class StatusBar {
     this.set(
       "Norm / threshold",
       formatValue(norm),
-      describeThreshold(threshold),
-      tone(norm),
+      describeThreshold(state.run, threshold),
+      newest(table, "overflowed") ? "" : tone(norm),
     );
     const share = clipShare(table);
     this.set("Clipped, last 200", share.length ? formatShare(share[share.length - 1]) : "–");
@@ -133,8 +134,12 @@ export class StatusBar {
   }
 }
 
-/** What stands behind the norm; an infinite threshold is one that never clips. @param {number | undefined} threshold */
-function describeThreshold(threshold) {
+/**
+ * What stands behind the norm; an infinite threshold is one that never clips.
+ * @param {Run | null} run @param {number | undefined} threshold
+ */
+function describeThreshold(run, threshold) {
+  if (!limitsTotalNorm(run?.clip) && threshold !== Infinity) return ""; // another scale: see the facts of the run
   if (threshold === undefined || Number.isNaN(threshold)) return "";
   return threshold === Infinity ? "/ none" : `/ ${formatValue(threshold, 3)}`;
 }

@@ -11,12 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 LAYERS = [Layer("a", (1,), 1, 0), Layer("b", (1,), 1, 1)]
 
 
-def rows(total: NDArray[np.float64], loss: ArrayLike = MISSING, first: int = 0) -> Rows:
+def rows(total: NDArray[np.float64], loss: ArrayLike = MISSING, first: int = 0, skipped: ArrayLike = 0.0) -> Rows:
     count = len(total)
     losses = np.ascontiguousarray(np.broadcast_to(np.asarray(loss, float), count))
     given = losses.view(np.uint64) != MISSING.view(np.uint64)
     norms = np.stack([total / 10, total], axis=1)
-    return Rows(np.arange(first, first + count), np.zeros(count), losses, given, total, norms, None, LAYERS)
+    left_out = np.broadcast_to(np.asarray(skipped, float), count)
+    steps = np.arange(first, first + count)
+    return Rows(steps, np.zeros(count), losses, given, total, norms, None, LAYERS, left_out)
 
 
 def judge(total: NDArray[np.float64], loss: ArrayLike = MISSING, cut: int = 50) -> tuple[list[Finding], list[Moment]]:
@@ -103,3 +105,15 @@ def test_the_same_findings_however_the_steps_are_cut_into_frames() -> None:
     whole = judge(total, cut=600)
     assert len(whole[0]) == 2
     assert judge(total, cut=1) == whole == judge(total, cut=37)
+
+
+def test_what_a_grad_scaler_leaves_out_is_as_if_it_had_not_been() -> None:
+    total, loss = noisy(300, 0.2), np.full(300, 2.0)
+    planted = np.isin(np.arange(300), [100, 101, *range(200, 230)])
+    total[planted], loss[planted] = 1e9, 50.0
+    assert len(judge(total, loss)[0]) > 0
+    state, findings, moments = explosion.judge({}, rows(total, loss, skipped=np.where(planted, 2, 0)))
+    assert findings == [] == moments
+    assert state == explosion.judge({}, rows(total[~planted], loss[~planted]))[0]
+    # What the hook itself leaves out is still an explosion.
+    assert len(explosion.judge({}, rows(total, loss, skipped=np.where(planted, 1, 0)))[1]) > 0

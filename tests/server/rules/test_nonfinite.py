@@ -1,25 +1,34 @@
 from __future__ import annotations
 
+import itertools
 import json
+from typing import Any
 
 import numpy as np
+from gradwatch import frames
 from gradwatch_server.rules import nonfinite
 from gradwatch_server.rules.findings import Finding, Rows, State
-from gradwatch_server.store.decode import MISSING, Layer
+from gradwatch_server.store.decode import MISSING, Layer, decode_steps
+from gradwatch_server.store.registry import LayerBook
 from numpy.typing import ArrayLike
+
+from ..stream import LATER, Writer
 
 # Registered in another order than they are executed in: b runs first, then c, then a.
 LAYERS = [Layer("a", (1,), 1, 2), Layer("b", (1,), 1, 0), Layer("c", (1,), 1, 1)]
 NAN = float("nan")
 
 
-def rows(steps: list[int], norms: object, loss: ArrayLike = 1.0, total: ArrayLike = 1.0) -> Rows:
+def rows(
+    steps: list[int], norms: object, loss: ArrayLike = 1.0, total: ArrayLike = 1.0, skipped: ArrayLike = 0.0
+) -> Rows:
     count = len(steps)
     losses = np.ascontiguousarray(np.broadcast_to(np.asarray(loss, float), count))
     given = losses.view(np.uint64) != MISSING.view(np.uint64)
     totals = np.broadcast_to(np.asarray(total, float), count)
     layered = np.broadcast_to(np.asarray(norms, np.float64), (count, 3))
-    return Rows(np.array(steps), np.zeros(count), losses, given, totals, layered, None, LAYERS)
+    left_out = np.broadcast_to(np.asarray(skipped, np.float64), count)
+    return Rows(np.array(steps), np.zeros(count), losses, given, totals, layered, None, LAYERS, left_out)
 
 
 def judge(*parts: Rows) -> list[Finding]:
@@ -78,6 +87,7 @@ def test_absent_layers_are_not_looked_at() -> None:
         some.norms,
         np.array([[False, True, True]]),
         LAYERS,
+        some.skipped,
     )
     assert judge(hidden) == []
 
@@ -90,3 +100,82 @@ def test_the_same_findings_however_the_steps_are_cut_into_frames() -> None:
     for size in (1, 7):
         parts = [slice(at, at + size) for at in range(0, 60, size)]
         assert judge(*(rows(list(range(60))[p], norms[p], loss[p]) for p in parts)) == whole
+
+
+INF = float("inf")
+# A float16 training under torch.amp.GradScaler(init_scale=2**24, growth_interval=6): loss, norms of its layers, and
+# whether the scaler left the step out.
+SCALED = [
+    (0.47, [NAN, NAN, NAN], True),
+    (0.4462, [NAN, NAN, NAN], True),
+    (0.4589, [NAN, NAN, NAN], True),
+    (0.4358, [INF, INF, INF], True),
+    (0.4767, [INF, 0.0683, INF], True),
+    (0.4502, [0.3595, 0.0592, INF], True),
+    (0.4206, [0.2913, 0.0666, 0.4162], False),
+    (0.4207, [0.3067, 0.0266, 0.4614], False),
+    (0.3056, [INF, 0.081, INF], True),
+    (0.2746, [0.254, 0.0359, INF], True),
+    (0.29, [0.2501, 0.0489, 0.3195], False),
+]
+
+
+def recorded(loss: ArrayLike, norms: ArrayLike, skipped: ArrayLike | None, first: int = 0) -> Rows:
+    """Rows as they come out of a hook's steps frame."""
+    writer = Writer(["a", "b", "c"])
+    if skipped is not None:
+        writer.series |= LATER
+    writer.layer_table([layer.order for layer in LAYERS])
+    table = LayerBook().add(writer.table, None, LAYERS, frames.columns_from_json(writer.schema()))
+    found = np.asarray(norms, float)
+    total = np.linalg.norm(found, axis=1)
+    given: dict[str, Any] = {} if skipped is None else {"skipped": skipped}
+    data = writer.steps(np.arange(first, first + len(found)), found, loss=loss, total_norm=total, **given)
+    return Rows.of(decode_steps(frames.decode(data), table, 3), LAYERS)
+
+
+def test_a_grad_scaler_at_work_raises_nothing_and_without_the_column_it_is_as_before() -> None:
+    loss, norms, left_out = zip(*SCALED, strict=True)
+    assert judge(recorded(loss, norms, np.where(left_out, 2, 0))) == []
+    assert judge(recorded(np.full(len(loss), MISSING), norms, np.where(left_out, 2, 0))) == []
+    assert [(f.first_step, f.count) for f in judge(recorded(loss, norms, None))] == [(0, 6), (8, 2)]
+    by_the_hook = judge(recorded(loss, norms, np.where(left_out, 1, 0)))
+    assert [(f.first_step, f.count) for f in by_the_hook] == [(0, 6), (8, 2)]
+    assert all("hook left the step out" in finding.text for finding in by_the_hook)
+
+
+def test_a_loss_that_is_not_finite_is_told_even_where_the_scaler_leaves_the_step_out() -> None:
+    loss, norms, left_out = zip(*SCALED, strict=True)
+    poisoned = [*loss[:4], NAN, *loss[5:]]
+    (found,) = judge(recorded(poisoned, norms, np.where(left_out, 2, 0)))
+    assert (found.first_step, found.last_step, found.severity) == (4, 4, "critical")
+    assert "born in the forward pass" in found.title
+
+
+def test_a_loss_scale_that_does_not_recover_is_one_warning() -> None:
+    count = nonfinite.PATIENCE
+    overflow, good = [NAN, 1.0, NAN], [1.0, 1.0, 1.0]
+    enough = recorded(1.0, [overflow] * count + [good], [2] * count + [0])
+    assert judge(enough) == []
+    (found,) = judge(recorded(1.0, [good] + [overflow] * (count + 5) + [good], [0] + [2] * (count + 5) + [0]))
+    assert (found.severity, found.rule) == ("warning", "nonfinite")
+    assert (found.first_step, found.last_step, found.count) == (1, count + 5, count + 5)
+    assert found.layers == ["a", "c"]  # a is executed last, so its gradient comes first
+    assert "from step 1 on" in found.title and f"at step {count + 1} the gradient of a" in found.text
+    # A clip of nothing but the total norm: no layer is to blame.
+    (found,) = judge(rows(list(range(count + 1)), good, total=INF, skipped=2))
+    assert found.layers == [] and "every layer's norm is finite" in found.text
+
+
+def test_overflows_are_counted_on_over_frames_and_a_good_step_ends_them() -> None:
+    chance = np.random.default_rng(3)
+    left_out = np.repeat(chance.integers(0, 2, 12), chance.integers(5, 40, 12)) * 2
+    norms = np.where(left_out[:, None] == 2, NAN, np.ones(3))
+    whole = judge(rows(list(range(len(left_out))), norms, skipped=left_out))
+    lengths = [len(list(group)) for value, group in itertools.groupby(left_out) if value]
+    assert [finding.count for finding in whole] == [length for length in lengths if length > nonfinite.PATIENCE]
+    assert len(whole) > 1
+    for size in (1, 7, 50):
+        parts = [slice(at, at + size) for at in range(0, len(left_out), size)]
+        cut = [rows(list(range(len(left_out)))[p], norms[p], skipped=left_out[p]) for p in parts]
+        assert judge(*cut) == whole
