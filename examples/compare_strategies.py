@@ -66,7 +66,7 @@ def train(name: str, arguments: argparse.Namespace, corpus: Tensor, held_out: li
         model,
         optimizer,
         clip=STRATEGIES[name](),
-        project="demo",
+        project="examples",
         name=name,
         group="compare strategies",
         total_steps=arguments.steps,

@@ -19,6 +19,7 @@ RUNS = {
     "transformers_trainer": ([], [3]),
     "accelerate_loop": ([], [3]),
     "optuna_thresholds": (["--trials", "2"], [3, 3]),
+    "compare_strategies": ([], [3] * 12),
 }
 
 

@@ -214,7 +214,7 @@ class Interception:
         if not watched.follows:
             clipping = watched.monitor.strategy.describe()
             if not watched.measures_only and max_norm not in (clipping.get("max_norm"), math.inf):
-                self._say(f"max_norm={max_norm} is not used: gradwatch clips by {clipping}")
+                self._say(f"max_norm={max_norm} is not used: gradwatch clips by {clipping['strategy']}, as clip= says")
             return True
         if not max_norm > 0 or float(norm_type) != 2.0:
             self._say(
