@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
+import gradwatch
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -42,17 +44,33 @@ class NotingRecorder(DeviceRecorder):
         super().write(step, scalars, norms, absent, captured)
 
 
-@pytest.mark.parametrize("strategy", [GlobalNorm(1.0), Value(0.5)], ids=["GlobalNorm", "Value"])
+STRATEGIES = [
+    GlobalNorm(1.0),
+    Value(0.5),
+    gradwatch.PerLayer(1.0),
+    gradwatch.PerGroup({"0": 1.0, "*": 0.5}),
+    gradwatch.AGC(),
+    gradwatch.AutoClip(cap=1.0),
+    gradwatch.ZClip(),
+    gradwatch.AdaGC(),
+    gradwatch.EMARatio(per_layer=True),
+    gradwatch.SkipSpikes(action="clip"),
+    gradwatch.Normalize(),
+]
+
+
+@pytest.mark.parametrize("make", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_whole_clip_reads_nothing_from_the_device(
-    strategy: Strategy, dtype: torch.dtype, sink: KeepingSink, monkeypatch: pytest.MonkeyPatch
+    make: Strategy, dtype: torch.dtype, sink: KeepingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gradwatch.step_writer.DeviceRecorder", NotingRecorder)
+    strategy = copy.deepcopy(make)
     # Under this mode every read of a device's value raises; the monitor would fall back, and the sink would hear it.
     with FakeTensorMode(allow_non_fake_inputs=True):
         shapes = [(4, 3), (4,), (2, 4), (2,)]
         model = nn.ParameterList([nn.Parameter(torch.empty(shape, device="cuda", dtype=dtype)) for shape in shapes])
-        monitor = monitor_of(model, [], strategy, sink)
+        monitor = monitor_of(model, [], strategy, sink, sample_budget=0.5)
         for step in range(3):
             for place, parameter in enumerate(model.parameters()):
                 parameter.grad = None if step == 2 and place == 1 else torch.empty_like(parameter)
@@ -60,8 +78,8 @@ def test_a_whole_clip_reads_nothing_from_the_device(
     assert sink.events == []
     (recorder,) = sink.recorders
     assert isinstance(recorder, NotingRecorder)
-    extra = {"clip_cosine"} if isinstance(strategy, Value) else set()
-    assert recorder.noted == [(step, ON_DEVICE | extra, torch.Size([4])) for step in range(3)]
+    assert [(step, shape) for step, _, shape in recorder.noted] == [(step, torch.Size([4])) for step in range(3)]
+    assert all(on_device >= ON_DEVICE for _, on_device, _ in recorder.noted)
     assert recorder.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
 
 
