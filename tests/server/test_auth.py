@@ -129,6 +129,7 @@ WITHOUT_TOKEN = {
     "/api/runs/{run}": 401,
     "/api/runs/{run}/series": 401,
     "/api/runs/{run}/layers": 401,
+    "/api/runs/{run}/histograms": 401,
     "/api/runs/{run}/events": 401,
     "/api/runs/{run}/export": 401,
     "/api/alerts": 401,
