@@ -21,7 +21,7 @@ from gradwatch.sample_frames import sample_frames
 from gradwatch.spool import Spool
 
 # Names of step columns, which logged series cannot have.
-OWN_SERIES: Final = frozenset({*SCALARS, "step", "time", "nonfinite", "grad_norm", "absent"})
+OWN_SERIES: Final = frozenset({*SCALARS, "step", "time", "nonfinite", "overflowed", "grad_norm", "absent"})
 _FRAME_BYTES: Final = 128 << 10  # norms in one steps frame: joining it holds the interpreter for well under 200 us
 _ROWS: Final = 64  # rows of one steps frame at most
 _VALUES: Final = 1024  # values of one scalars frame at most

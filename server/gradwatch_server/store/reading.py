@@ -17,6 +17,8 @@ from .decode import ScalarRows, StepRows, decode_scalars, decode_steps, join_ste
 from .registry import LayerBook, load_book
 
 PIECE_BYTES = 8 << 20  # decoded at a time
+# At most, of one kind: histograms of MAX_LAYERS layers take some 40 of the 128 KiB that a hook gives a frame.
+FRAMES_OF_A_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,16 @@ async def load_samples(
         # Reads the index alone, so that a million frames cost no more than their counting.
         groups = select(func.min(c.first_step)).where(overlap).group_by(c.first_step // width)
         starts = sorted((await connection.scalars(groups)).all())
-    waiting = [starts[at] for at in _coarse_to_fine(len(starts))]
+    order = [starts[at] for at in _coarse_to_fine(len(starts))]
     found: list[tuple[int, frames.Frame]] = []
-    size = 0
-    while waiting and len(found) < most[0] and size < most[1]:
-        # As many as will fit by the size of those before; begins with a few.
-        some = max(1, min(len(waiting), 200, (most[1] - size) * len(found) // size if size else 8))
-        chunk, waiting = waiting[:some], waiting[some:]
+    size = done = 0
+    while done < len(order) and len(found) < most[0] and size < most[1]:
+        # As many steps as will fit by the size of those before; begins with one.
+        some = max(1, min(200, (most[1] - size) * done // size if size else 1))
+        chunk = order[done : done + some]
+        done += some
         # Unordered, else SQLite would go through the whole writer in the wanted order.
-        chosen = select(c.seq, c.data).where(mine, c.first_step.in_(chunk)).limit(8 * some)
+        chosen = select(c.seq, c.data).where(mine, c.first_step.in_(chunk)).limit(FRAMES_OF_A_STEP * some)
         async with engine.connect() as connection:
             rows = (await connection.execute(chosen)).all()
         size += sum(len(row.data) for row in rows)

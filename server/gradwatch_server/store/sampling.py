@@ -20,8 +20,10 @@ from .registry import LayerBook
 from .sample_frames import BINS, SampleRows, decode_samples, joined, latest, stored_kind
 from .views import Segment, View
 
-MOST_FRAMES: Final = 2_000  # read for one answer: some tenths of a second
+# What is read for one answer: some tenths of a second.
+MOST_FRAMES: Final = 2_000
 MOST_BYTES: Final = 16 << 20
+MOST_HISTOGRAM_BYTES: Final = 64 << 20  # of which only the rows of one layer are looked at
 
 Counts = NDArray[np.int64]
 
@@ -56,9 +58,9 @@ class Histograms:
 async def load(
     engine: AsyncEngine, books: Books, view: View, metric: str, steps: tuple[int, int], layer: str | None = None
 ) -> Sampled:
-    """What a view holds of a metric (of one layer) in steps from..to; about MOST_FRAMES and MOST_BYTES are read."""
+    """What a view holds of a metric (of one layer) in steps from..to; about MOST_FRAMES are read."""
     found = Sampled()
-    frames_left, bytes_left = MOST_FRAMES, MOST_BYTES
+    frames_left, bytes_left = MOST_FRAMES, MOST_BYTES if layer is None else MOST_HISTOGRAM_BYTES
     # The shortest first, so that what they leave over of their share goes to the longer ones.
     inside = sorted(_within(view, *steps), key=lambda segment: segment.last - segment.first)
     for done, part in enumerate(inside):

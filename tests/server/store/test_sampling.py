@@ -291,6 +291,28 @@ def test_two_attempts_share_what_may_be_read(tmp_path: Path, monkeypatch: pytest
     asyncio.run(scenario())
 
 
+def test_a_step_may_take_many_frames(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer([f"layer{at}" for at in range(40)])
+            await keep(store, writer.opening(), writer.steps(np.arange(64)))
+            for step in range(64):
+                frames = [writer.histograms([(place, step, [1.0 + place])]) for place in range(40)]
+                assert await keep(store, *frames) == ["ok"] * 40
+            view = await store.queries.view(writer.run)
+            monkeypatch.setattr(sampling, "MOST_HISTOGRAM_BYTES", 20 * 40 * len(writer.histograms([(0, 0, [1.0])])))
+            for layer in ("layer0", "layer39"):
+                found = await store.queries.histograms(view, layer, 0, 63, 16)
+                assert found.truncated and (found.samples >= 4).all() and 18 <= found.samples.sum() <= 30
+                assert (found.samples == found.elements).all()
+            monkeypatch.setattr(sampling, "MOST_FRAMES", 10_000)
+            monkeypatch.setattr(sampling, "MOST_HISTOGRAM_BYTES", 64 << 20)
+            whole = await store.queries.histograms(view, "layer39", 0, 63, 16)
+            assert whole.samples.tolist() == [16] * 4 and not whole.truncated
+
+    asyncio.run(scenario())
+
+
 def test_any_beginning_of_the_reading_order_is_spread_evenly() -> None:
     for count in (1, 2, 3, 17, 64, 1000):
         order = reading._coarse_to_fine(count)
