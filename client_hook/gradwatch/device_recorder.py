@@ -100,7 +100,12 @@ class DeviceRecorder:
         else:
             self._queued += 1
             self._host.append(part)
-        self.queue(norms, [scalar for scalar in scalars if isinstance(scalar, Tensor)], ticket)
+        try:
+            self.queue(norms, [scalar for scalar in scalars if isinstance(scalar, Tensor)], ticket)
+        except Exception:
+            if not captured:
+                self._host.pop()  # no row will come for it
+            raise
 
     def queue(self, norms: Tensor, scalars: Sequence[Tensor], ticket: float) -> None:
         """The device's part of a step: this alone is what a replayed graph repeats."""
@@ -151,10 +156,11 @@ class DeviceRecorder:
         values = np.concatenate([self._to_host(piece) for piece in pieces if len(piece)])
         # What was written meanwhile may have gone over the oldest of these rows; the next one may be half written.
         safe = max(first, int(self._to_host(self._written)[0]) + 1 - self.capacity)
-        self._drop(safe - self._taken)
+        kept = values[safe - first :]
+        self._drop(safe - self._taken, kept)
         self._taken = written
-        if safe < written:
-            self._keep(values[safe - first :])
+        if len(kept):
+            self._keep(kept)
 
     def _to_host(self, tensor: Tensor) -> npt.NDArray[Any]:
         if tensor.device.type != "cuda":
@@ -167,9 +173,13 @@ class DeviceRecorder:
             self._stream.synchronize()
         return host.numpy()
 
-    def _drop(self, count: int) -> None:
+    def _drop(self, count: int, kept: npt.NDArray[Any]) -> None:
+        """Count the ``count`` rows before ``kept`` as dropped: those the host knows of, and for the rest replays."""
+        tickets = kept[:, self.layers].tolist()
+        next_known = next((ticket for ticket in tickets if ticket != _REPLAYED), None)
         for _ in range(count):
-            self._dropped.append(self._part(self._host[0].ticket if self._host else _REPLAYED).step)
+            known = self._host[0].ticket if self._host else next_known
+            self._dropped.append(self._part(_REPLAYED if known == next_known else float(known or 0.0)).step)
 
     def _keep(self, values: npt.NDArray[Any]) -> None:
         """Join the device's rows with what the host knew of their steps."""

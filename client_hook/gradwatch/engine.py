@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.clipping.fold import Fold
+from gradwatch.clipping.fold import Fold, settle
 from gradwatch.clipping.norms import Measurement
 from gradwatch.clipping.strategy import Decision, Gradients, Strategy
 from gradwatch.layers import LayerTable, Present
+from gradwatch.measure.loss_scale import tell_scaler
 
 NonFinite = Literal["record", "skip", "raise"]
 
@@ -48,6 +49,7 @@ class Engine:
 
     def take(self, strategy: Strategy, parameters: Sequence[Tensor], step: int) -> Taken:
         """Measure the gradients of ``parameters`` and let ``strategy`` decide."""
+        settle(self._optimizers)
         table = self._table
         tensors = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
         present = table.where_present(parameters, tensors)
@@ -60,25 +62,32 @@ class Engine:
         return Taken(gradients, present, measurement, strategy.decide(measurement, gradients))
 
     def change(
-        self, strategy: Strategy, taken: Taken, nonfinite: NonFinite, scaler: Any, optimizer: Optimizer | None
+        self,
+        strategy: Strategy,
+        taken: Taken,
+        nonfinite: NonFinite,
+        scaler: Any,
+        optimizers: Sequence[Optimizer] | None,
     ) -> Outcome:
-        """Change the gradients as decided. ``optimizer``: the one whose parameters they are; None: those of all."""
+        """Change the gradients as decided.
+
+        ``optimizers``: those that step exactly these parameters next, so that they may do the multiplying; None: all.
+        """
         total, skip = taken.measurement.total, taken.decision.skip
         scaled = scaler is not None and scaler.is_enabled()
-        optimizers = self._optimizers if optimizer is None else [optimizer]
+        optimizers = self._optimizers if optimizers is None else optimizers
         foldable = self.fold is not None and self._foldable(optimizers, taken)
-        if nonfinite != "record" and not scaled:
-            bad = ~torch.isfinite(total)
-            if nonfinite == "raise" and bool(bad):
-                return Outcome(SKIPPED_HERE, refused=True)
-            skip = _either(skip, bad)
+        if nonfinite == "raise" and not scaled and not bool(torch.isfinite(total)):
+            return Outcome(SKIPPED_HERE, refused=True)
+        if nonfinite == "skip" and not (scaled and tell_scaler(scaler, optimizers, total)):
+            skip = _either(skip, ~torch.isfinite(total))
         if isinstance(skip, Tensor) and not (foldable and self.fold is not None and self.fold.can_skip(optimizers)):
             skip = bool(skip)  # the one wait for the device, where no fused optimizer can be told to skip
         if skip is True:
             # Without a gradient an optimizer touches neither the parameter nor its state, at its first step either.
             for parameter in taken.gradients.parameters:
                 parameter.grad = None
-            return Outcome(SKIPPED_HERE)
+            return Outcome(SKIPPED_BY_SCALER if scaled and _scaler_skips(total) else SKIPPED_HERE)
         self._apply(strategy, taken, skip if isinstance(skip, Tensor) else None, foldable, optimizers)
         if scaled:
             return Outcome(_scaler_skips(total))
@@ -91,8 +100,8 @@ class Engine:
         common = strategy.scales and taken.decision.factors is None
         if foldable and self.fold is not None and common and (multiplier is not None or skip is not None):
             one = taken.measurement.total.new_ones(()) if multiplier is None else multiplier
-            self.fold.arm(optimizers, one, skip)
-            return
+            if self.fold.arm(optimizers, one, skip):
+                return
         strategy.apply(taken.measurement, taken.gradients, taken.decision)
         if skip is not None and self.fold is not None:
             self.fold.arm(optimizers, taken.measurement.total.new_ones(()), skip)

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from gradwatch import frames
+from gradwatch.parameter_groups import signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class LayerTable:
         self.parameters: list[Tensor] = []
         self.place: dict[int, int] = {}
         self._optimizers = optimizers
-        self._optimized = _count(optimizers)
+        self._optimized = signature(optimizers)
         self._kinds: set[tuple[torch.device, torch.dtype]] | None = None
         self._sharded = False
         self._present: Present | None = None
@@ -127,7 +128,7 @@ class LayerTable:
 
     def has_grown(self) -> bool:
         """Take in parameters that were added to an optimizer since the last call; whether there were any."""
-        optimized = _count(self._optimizers)
+        optimized = signature(self._optimizers)
         if optimized == self._optimized:
             return False
         self._optimized = optimized
@@ -153,14 +154,6 @@ def _size(parameter: Tensor) -> tuple[tuple[int, ...], int]:
     if is_lazy(parameter):
         return (), 0
     return tuple(parameter.shape), parameter.numel()
-
-
-def _count(optimizers: Sequence[Optimizer]) -> int:
-    count = 0
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            count += len(group["params"])
-    return count
 
 
 def named_parameters(model: nn.Module, optimizers: Iterable[Optimizer]) -> Iterator[tuple[Layer, Parameter]]:

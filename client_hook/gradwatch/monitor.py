@@ -45,7 +45,8 @@ class _Call(NamedTuple):
     """None: all of the monitor's."""
     loss: Tensor | float | None = None
     scaler: Any = None
-    optimizer: Optimizer | None = None
+    optimizers: Sequence[Optimizer] | None = None
+    """Those that step exactly these parameters; None: all of the monitor's."""
 
 
 class Monitor:
@@ -121,12 +122,14 @@ class Monitor:
         if optimizer is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self._adopt(parameters)
-        return self._take_step(_Call(self.strategy, self.nonfinite, parameters, loss, scaler, optimizer))
+        optimizers = None if optimizer is None else [optimizer]
+        return self._take_step(_Call(self.strategy, self.nonfinite, parameters, loss, scaler, optimizers))
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
         self._adopt(parameters)
-        return self._take_step(_Call(strategy, nonfinite, parameters))
+        # By no optimizer, so nothing is folded: these gradients are clipped when the call returns, as torch's are.
+        return self._take_step(_Call(strategy, nonfinite, parameters, optimizers=()))
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
@@ -233,7 +236,7 @@ class Monitor:
                 self._wiring.clip_begins(chosen, call.scaler, type(call.strategy).__name__)
             taken = self._engine.take(call.strategy, chosen, self._step)
             sample_seconds = 0.0 if self._writer is None else self._writer.sample(taken)
-            outcome = self._engine.change(call.strategy, taken, call.nonfinite, call.scaler, call.optimizer)
+            outcome = self._engine.change(call.strategy, taken, call.nonfinite, call.scaler, call.optimizers)
             total = taken.measurement.total
             self._clipped = taken.decision.clipped
         except Exception as error:
@@ -241,12 +244,16 @@ class Monitor:
         else:
             self._record(taken, outcome, call, sample_seconds)
             if outcome.refused:
+                self._end_of_clip()
                 step, self._step = self._step, self._step + 1
                 raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {self._blame(taken)}")
-        if self._wiring is not None and self._wiring.active:
-            self._wiring.clip_ends()
+        self._end_of_clip()
         self._step += 1
         return total
+
+    def _end_of_clip(self) -> None:
+        if self._wiring is not None and self._wiring.active:
+            self._wiring.clip_ends()
 
     def _record(self, taken: Taken, outcome: Outcome, call: _Call, sample_seconds: float) -> None:
         try:

@@ -138,7 +138,7 @@ class StepWriter:
         self._selected = None
         if self._wanted.layers is not None:
             rows = [place for place, layer in enumerate(layers) if self._wanted.layers(layer.name)]
-            self._selected = _Selected(rows, measurement)
+            self._selected = _Selected(rows, self._table.device)
             layers = [layers[row] for row in rows]
             sampled = rows
         if len(layers) > frames.MAX_LAYERS:
@@ -146,7 +146,7 @@ class StepWriter:
                 say(f"{len(layers)} layers are more than {frames.MAX_LAYERS}: modules are recorded in their place")
             sampled = []
             layers, into = fold_into_modules(layers)
-            self._modules = _Modules(into, len(layers), measurement)
+            self._modules = _Modules(into, len(layers), measurement.norm_type, self._table.device)
         ranks = self._order.ranks([layer.owner for layer in layers])
         # From the parameters, not the measurement: the first step may have no gradient at all.
         device, dtype = self._table.device, torch.float64 if self._table.has_float64 else torch.float32
@@ -164,8 +164,8 @@ class StepWriter:
 class _Selected:
     """The layers that ``layers=`` chose, out of all."""
 
-    def __init__(self, rows: list[int], measurement: Measurement) -> None:
-        self._rows = torch.tensor(rows, dtype=torch.long, device=measurement.norms.device)
+    def __init__(self, rows: list[int], device: torch.device) -> None:
+        self._rows = torch.tensor(rows, dtype=torch.long, device=device)
         self._places = np.array(rows, np.intp)
 
     def __call__(self, norms: Tensor, absent: Bitmap | None) -> tuple[Tensor, Bitmap | None]:
@@ -175,11 +175,11 @@ class _Selected:
 class _Modules:
     """Module norms in place of layer norms: the p-norm of the norms of a module's layers, in float64."""
 
-    def __init__(self, into: list[int], modules: int, measurement: Measurement) -> None:
-        self._into = torch.tensor(into, device=measurement.norms.device)
+    def __init__(self, into: list[int], modules: int, norm_type: float, device: torch.device) -> None:
+        self._into = torch.tensor(into, device=device)
         self._places = np.array(into)
         self._modules = modules
-        self._norm_type = measurement.norm_type
+        self._norm_type = norm_type
 
     def __call__(self, norms: Tensor, absent: Bitmap | None) -> tuple[Tensor, Bitmap | None]:
         folded = torch.zeros(self._modules, dtype=torch.float64, device=norms.device)

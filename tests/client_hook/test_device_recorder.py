@@ -121,3 +121,30 @@ def test_two_threads_lose_nothing() -> None:
     stop.set()
     taker.join(30)
     assert sorted(seen + kept.take_dropped()) == list(range(2000)) and len(seen) > 1000
+
+
+def test_a_failed_last_step_leaves_the_recorder_empty() -> None:
+    kept = DeviceRecorder(LAYERS, torch.float32, CPU)
+    write(kept, 0)
+    assert joined(kept) is not None
+    with pytest.raises(RuntimeError):
+        kept.write(1, scalars(1), torch.zeros(LAYERS + 1000), None)
+    assert kept.empty
+
+
+def test_overwritten_replays_take_no_later_step_along() -> None:
+    kept = DeviceRecorder(LAYERS, torch.float32, CPU)
+    write(kept, 0)
+    queue = kept.queue
+    kept.queue = lambda *arguments: None  # type: ignore[method-assign]
+    kept.write(1, scalars(1), torch.zeros(LAYERS), None, captured=True)
+    kept.queue = queue  # type: ignore[method-assign]
+    on_device = [scalar for scalar in scalars(1) if isinstance(scalar, torch.Tensor)]
+    replays = kept.capacity + 5
+    for _ in range(replays):
+        kept.queue(torch.zeros(LAYERS), on_device, -1.0)
+    write(kept, 2)
+    rows = joined(kept)
+    assert rows is not None
+    assert kept.take_dropped() + rows.step.tolist() == list(range(replays + 2))
+    assert rows.scalars[-1].tolist() == [float(scalar) for scalar in scalars(2)]

@@ -114,7 +114,7 @@ def test_parameters_of_another_optimizer_are_left_alone() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     taken = engine.take(GlobalNorm(0.5), list(model[1].parameters()), 0)
-    engine.change(GlobalNorm(0.5), taken, "record", None, optimizers[1])
+    engine.change(GlobalNorm(0.5), taken, "record", None, [optimizers[1]])
     assert taken.gradients.places is not None and taken.gradients.places.tolist() == [2, 3]
     assert [parameter.grad.max().item() == 1.0 for parameter in model.parameters() if parameter.grad is not None] == [
         True,
@@ -149,3 +149,41 @@ def test_a_layer_that_joins_an_optimizer_joins_its_group() -> None:
     optimizer.add_param_group({"params": list(model[1].parameters())})
     table.has_grown()
     assert table.groups == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_skip_under_a_scaler_skips_the_optimizers_that_it_would_step(
+    fused: bool, value: float, sink: KeepingSink
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizers: list[Optimizer] = [AdamW(layer.parameters(), lr=0.1, fused=fused) for layer in model]
+    monitor = monitor_of(model, optimizers, GlobalNorm(1.0), sink, nonfinite="skip")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=1000)
+    for step in range(4):
+        before = torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        scaler.scale(model(torch.ones(1, 2)).square().sum()).backward()
+        if step == 2:
+            first = next(model.parameters()).grad
+            assert first is not None
+            first[0, 0] = value
+        monitor.clip(scaler=scaler)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        after = torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
+        assert torch.equal(before, after) is (step == 2)
+    assert skipped(sink) == [0, 0, SKIPPED_BY_SCALER, 0]
+
+
+def test_a_scaler_of_another_make_is_left_to_its_owner(sink: KeepingSink) -> None:
+    class Other:
+        def is_enabled(self) -> bool:
+            return True
+
+    model = nn.Linear(2, 2)
+    monitor = monitor_of(model, [SGD(model.parameters(), lr=0.1)], GlobalNorm(1.0), sink)
+    model.weight.grad = torch.full((2, 2), 10.0)
+    assert monitor.clip(scaler=Other()).item() == 20.0 and sink.events == []

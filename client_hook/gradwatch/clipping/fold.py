@@ -8,6 +8,7 @@ closure; a compiled step, for example, runs none, and there the gradients are mu
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from gradwatch.clipping.strategy import multiply
 from gradwatch.device_recorder import is_captured
+from gradwatch.parameter_groups import first, members, signature
 
 _ABLE: Final = (Adam, AdamW, SGD, Adagrad)
 
@@ -28,161 +30,165 @@ class _Pending:
     """What the next step of an optimizer is to multiply by; it lies in the optimizer's attributes meanwhile."""
 
     multiplier: Tensor
-    scale: Tensor
     skip: Tensor | None
+    gradients: list[tuple[weakref.ref[Tensor], int]]
+    """A few of the gradients it is meant for, with their versions."""
+    captured: bool
+    """Armed while a CUDA graph was captured, so that only the same capture may use it."""
+
+    def holds(self, optimizer: Optimizer, *, untouched: bool) -> bool:
+        """Whether those are still the gradients of ``optimizer``; ``untouched``: and nobody has changed them."""
+        known = [(gradient(), version) for gradient, version in self.gradients]
+        own = {id(member.grad) for member in members(optimizer)}
+        return all(
+            gradient is not None and id(gradient) in own and (gradient._version == version or not untouched)
+            for gradient, version in known
+        )
 
 
-@dataclass(slots=True)
 class _Seat:
-    """One optimizer as this module sees it."""
+    """What is known of one optimizer, and the pair of hooks on it. It outlives the monitors, as the optimizer does."""
 
-    able: bool
-    proven: bool = False
-    """The last step ran with our hooks, plainly fused and without a closure."""
-    plain: bool = False
-    """The step that runs now does so."""
-    pending: _Pending | None = None
-    scaler_at_work: bool = False
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.able = type(optimizer) in _ABLE
+        self.proven = False  # the last step ran with the hooks, plainly fused and without a closure
+        self.pending: _Pending | None = None
+        self._plain = False
+        self._scaler_at_work = False
+        if self.able:
+            optimizer.register_step_pre_hook(self._before_step)
+            optimizer.register_step_post_hook(self._after_step)
+
+    def settle(self, optimizer: Optimizer) -> None:
+        """Bring a clip that no step has used to its end: multiply, if its gradients are still there as they were."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            _take_away(optimizer)
+            if pending.holds(optimizer, untouched=True):
+                _multiply_now(optimizer, pending)
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # a compiled step sees an empty hook and stays one graph
+            return
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        pending = self.pending
+        captured = is_captured(first(optimizer).device)
+        meant = captured == (pending is not None and pending.captured)
+        self._plain = closure is None and meant and _fused_now(optimizer)
+        if pending is None:
+            return
+        found = getattr(optimizer, "found_inf", None)
+        # A GradScaler sets both for this step, grad_scale with ours in it, and deletes both after it.
+        self._scaler_at_work = found is not None and found is not pending.skip
+        if not self._scaler_at_work and not (self._plain and pending.holds(optimizer, untouched=False)):
+            _take_away(optimizer)
+            self.pending = None
+            if pending.holds(optimizer, untouched=False) and not captured:
+                _multiply_now(optimizer, pending)
+        elif pending.skip is not None and found is not None and self._scaler_at_work:
+            optimizer.found_inf = torch.maximum(found, pending.skip)  # type: ignore[attr-defined]
+
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        self.proven = self._plain
+        if self.pending is not None and not self._scaler_at_work:
+            _take_away(optimizer)
+        self.pending = None
+
+
+_seats: weakref.WeakKeyDictionary[Optimizer, _Seat] = weakref.WeakKeyDictionary()
+
+
+def _seat_of(optimizer: Optimizer) -> _Seat:
+    if optimizer not in _seats:
+        _seats[optimizer] = _Seat(optimizer)
+    return _seats[optimizer]
 
 
 class Fold:
     """The fused-optimizer path of one monitor."""
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self._seats: dict[int, _Seat] = {}
-        self._covered: tuple[list[int], int, object, bool] = ([], 0, None, False)
+        self._covered: tuple[list[int], object, bool] = ([], None, False)
         self._honoured: dict[object, bool] = {}
-        self._handles: list[Any] = []
-        self._off = False
         for optimizer in optimizers:
-            self._seats[id(optimizer)] = _Seat(type(optimizer) in _ABLE)
-            if type(optimizer) in _ABLE:
-                self._handles.append(optimizer.register_step_pre_hook(_Before(weakref.ref(self))))
-                self._handles.append(optimizer.register_step_post_hook(_After(weakref.ref(self))))
-
-    def close(self) -> None:
-        """Take the hooks away; nothing is folded any more."""
-        self._off = True
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+            _seat_of(optimizer)
 
     def ready(self, optimizers: Sequence[Optimizer], measured: Sequence[Tensor], key: object) -> bool:
         """Whether the next step of all ``optimizers`` can be folded.
 
-        ``measured``: the parameters whose gradients were measured; they must be those that the optimizers will step.
-        ``key`` stays the same object while ``measured`` is the same. To be asked once at every clip.
+        ``measured``: the parameters whose gradients were measured. ``key`` stays the same object while ``measured`` is
+        the same. To be asked once at every clip.
         """
-        if self._off or not optimizers:
-            return False
-        ready = True
+        ready = bool(optimizers)
         for optimizer in optimizers:
-            seat = self._seats.get(id(optimizer))
-            if seat is None:
-                return False
-            self._clear(optimizer, seat)
+            seat = _seat_of(optimizer)
             ready &= seat.able and seat.proven and _fused_now(optimizer) and not hasattr(optimizer, "grad_scale")
             seat.proven = False
-        return ready and not self._off and self._covers(optimizers, measured, key) and self._honours(optimizers)
+        return ready and self._covers(optimizers, measured, key) and self._honours(optimizers)
 
     def can_skip(self, optimizers: Sequence[Optimizer]) -> bool:
         """Whether ``found_inf`` is safe: fused SGD would later read a buffer that a skipped first step left unset."""
         return all(_has_state(optimizer) for optimizer in optimizers)
 
-    def arm(self, optimizers: Sequence[Optimizer], multiplier: Tensor, skip: Tensor | None) -> None:
+    def arm(self, optimizers: Sequence[Optimizer], multiplier: Tensor, skip: Tensor | None) -> bool:
         """Leave the multiplication by ``multiplier`` (0-dimensional) to the next step of ``optimizers``.
 
-        ``skip``: 0-dimensional, not 0: that step changes nothing.
+        ``skip``: 0-dimensional, not 0: that step changes nothing. False: the coefficient is too small for it.
         """
         scale = multiplier.float().reciprocal()
+        if scale.device.type != "cpu":
+            # The inverse of a subnormal coefficient overflows, and would zero what torch leaves small.
+            scale = torch.where(multiplier > 0, scale.clamp(max=torch.finfo(torch.float32).max), scale)
+        elif scale.item() == math.inf and multiplier.item() > 0:
+            return False
         found = None if skip is None else skip.float()
+        captured = is_captured(scale.device)
         for optimizer in optimizers:
-            self._seats[id(optimizer)].pending = _Pending(multiplier, scale, found)
+            own = [member.grad for member in members(optimizer) if member.grad is not None]
+            some = [own[at] for at in sorted({0, len(own) // 2, len(own) - 1}) if own]
+            marks = [(weakref.ref(gradient), gradient._version) for gradient in some]
+            _seat_of(optimizer).pending = _Pending(multiplier, found, marks, captured)
             optimizer.grad_scale = scale  # type: ignore[attr-defined]
             if found is not None:
                 optimizer.found_inf = found  # type: ignore[attr-defined]
-
-    def ours(self, optimizer: Optimizer) -> bool:
-        """Whether the coefficient of the last clip now waits in ``optimizer``'s attributes."""
-        seat = self._seats.get(id(optimizer))
-        return seat is not None and seat.pending is not None
-
-    def _clear(self, optimizer: Optimizer, seat: _Seat) -> None:
-        """Take away what no step, or one that failed or was compiled, has left: the hook did not run then."""
-        if seat.pending is not None:
-            _take_away(optimizer)
-            seat.pending = None
+        return True
 
     def _covers(self, optimizers: Sequence[Optimizer], measured: Sequence[Tensor], key: object) -> bool:
-        """Whether each measured parameter is stepped by ``optimizers``. (All that they step are measured anyway.)"""
-        which = [id(optimizer) for optimizer in optimizers]
-        count = sum(len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups)
-        if self._covered[:2] != (which, count) or self._covered[2] is not key:
-            stepped = {id(member) for one in optimizers for group in one.param_groups for member in group["params"]}
-            self._covered = (which, count, key, stepped.issuperset(map(id, measured)))
-        return self._covered[3]
+        """Whether ``optimizers`` step what was measured, each parameter once, and nothing else that has a gradient."""
+        which = signature(optimizers)
+        if self._covered[0] != which or self._covered[1] is not key:
+            stepped = [id(member) for optimizer in optimizers for member in members(optimizer)]
+            ids = set(map(id, measured))
+            with_gradient = {
+                id(member) for optimizer in optimizers for member in members(optimizer) if member.grad is not None
+            }
+            same = set(stepped) >= ids >= with_gradient and len(set(stepped)) == len(stepped)
+            self._covered = (which, key, same)
+        return self._covered[2]
 
     def _honours(self, optimizers: Sequence[Optimizer]) -> bool:
         for optimizer in optimizers:
-            first = optimizer.param_groups[0]["params"][0]
-            kind = (type(optimizer), first.device, first.dtype)
+            example = first(optimizer)
+            if example.dtype is torch.float64:
+                return False  # grad_scale is read as a float32
+            kind = (type(optimizer), example.device, example.dtype)
             if kind not in self._honoured:
-                if is_captured(first.device):
+                if is_captured(example.device):
                     return False  # trying it waits, which a capture forbids
                 self._honoured[kind] = honours_grad_scale(*kind)
             if not self._honoured[kind]:
                 return False
         return True
 
-    # Around a step.
 
-    def before_step(self, optimizer: Optimizer, closure: Any) -> None:
-        seat = self._seats[id(optimizer)]
-        seat.plain = closure is None and _fused_now(optimizer)
-        pending = seat.pending
-        if pending is None:
-            return
-        found = getattr(optimizer, "found_inf", None)
-        # A GradScaler sets both for this step, grad_scale with ours in it, and deletes both after it.
-        seat.scaler_at_work = found is not None and found is not pending.skip
-        if not seat.plain and not seat.scaler_at_work:
-            _take_away(optimizer)
-            seat.pending = None
-            _multiply_now(optimizer, pending)
-        elif pending.skip is not None and found is not None and seat.scaler_at_work:
-            optimizer.found_inf = torch.maximum(found, pending.skip)  # type: ignore[attr-defined]
-
-    def after_step(self, optimizer: Optimizer) -> None:
-        seat = self._seats[id(optimizer)]
-        seat.proven = seat.plain
-        if seat.pending is not None and not seat.scaler_at_work:
-            _take_away(optimizer)
-        seat.pending = None
-
-
-class _Hook:
-    """Does nothing while a compiler traces the step, and nothing once the monitor is gone."""
-
-    def __init__(self, fold: weakref.ref[Fold]) -> None:
-        self._fold = fold
-
-
-class _Before(_Hook):
-    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            return
-        fold = self._fold()
-        if fold is not None:
-            fold.before_step(optimizer, kwargs.get("closure", args[1] if len(args) > 1 else None))
-
-
-class _After(_Hook):
-    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            return
-        fold = self._fold()
-        if fold is not None:
-            fold.after_step(optimizer)
+def settle(optimizers: Sequence[Optimizer]) -> None:
+    """Before anything of a new clip: bring clips of ``optimizers`` to their end that no step has used."""
+    for optimizer in optimizers:
+        seat = _seats.get(optimizer)
+        if seat is not None and seat.pending is not None:
+            seat.settle(optimizer)
 
 
 def _fused_now(optimizer: Optimizer) -> bool:
@@ -193,8 +199,7 @@ def _fused_now(optimizer: Optimizer) -> bool:
 def _has_state(optimizer: Optimizer) -> bool:
     if type(optimizer) is SGD and not any(group["momentum"] for group in optimizer.param_groups):
         return True
-    members = (member for group in optimizer.param_groups for member in group["params"])
-    return all(optimizer.state.get(member) for member in members if member.grad is not None)
+    return all(optimizer.state.get(member) for member in members(optimizer) if member.grad is not None)
 
 
 def _take_away(optimizer: Optimizer) -> None:
@@ -204,13 +209,13 @@ def _take_away(optimizer: Optimizer) -> None:
 
 
 def _multiply_now(optimizer: Optimizer, pending: _Pending) -> None:
-    members = [member for group in optimizer.param_groups for member in group["params"] if member.grad is not None]
+    stepped = [member for member in members(optimizer) if member.grad is not None]
     if pending.skip is not None and bool(pending.skip):
-        for member in members:
+        for member in stepped:
             member.grad = None
         return
     with torch.no_grad():
-        multiply([member.grad for member in members], pending.multiplier, uniform=False)
+        multiply([member.grad for member in stepped if member.grad is not None], pending.multiplier, uniform=False)
 
 
 def honours_grad_scale(kind: type[Optimizer], device: torch.device, dtype: torch.dtype) -> bool:

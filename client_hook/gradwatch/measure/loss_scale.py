@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
@@ -16,10 +18,29 @@ def unscale(scaler: Any, optimizer: Optimizer) -> None:
 
     A second ``unscale_`` raises RuntimeError in torch; the scaler's own notes tell whether one was.
     """
-    if not scaler.is_enabled():
-        return
-    if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
+    states = getattr(scaler, "_per_optimizer_states", None)
+    if states is None or not scaler.is_enabled():
+        return  # a scaler of another make keeps its own order
+    if states[id(optimizer)]["stage"] is OptState.READY:
         scaler.unscale_(optimizer)
+
+
+def tell_scaler(scaler: Any, optimizers: Sequence[Optimizer], total: Tensor) -> bool:
+    """On a device, let ``scaler`` leave out the steps of all ``optimizers`` if ``total`` is not finite.
+
+    It looks at each optimizer's gradients on their own, and a NaN of one would spread to the others by the coefficient.
+    False: on the CPU, and where the scaler cannot be told; then the gradients have to go.
+    """
+    if total.device.type == "cpu":
+        return False
+    found = [
+        found
+        for optimizer in optimizers
+        for found in getattr(scaler, "_per_optimizer_states", {})[id(optimizer)]["found_inf_per_device"].values()
+    ]
+    for one in found:
+        one.add_((~torch.isfinite(total)).to(one.device, one.dtype))
+    return len(found) >= len(optimizers)
 
 
 def loss_scale(scaler: Any) -> torch.Tensor | float:

@@ -319,3 +319,143 @@ def test_hooks_keep_no_monitor_alive_and_copies_have_none(sink: KeepingSink) -> 
     finally:
         gc.enable()
     optimizer.step()
+
+
+class Pair:
+    """Two layers whose steps of SGD with lr = 1 move each weight by its gradient; every gradient has the norm 20."""
+
+    def __init__(self, sink: KeepingSink, dtype: torch.dtype = torch.float32, **options: Any) -> None:
+        self.layers = nn.ModuleList([nn.Linear(2, 2, bias=False, dtype=dtype) for _ in range(2)])
+        self.optimizer = SGD(self.layers.parameters(), lr=1.0, fused=True)
+        self.monitor = monitor_of(self.layers, [self.optimizer], GlobalNorm(1.0), sink, **options)
+        for _ in range(2):
+            self.backward()
+            self.monitor.clip()
+            self.optimizer.step()
+
+    def backward(self, element: float = 10.0) -> None:
+        for parameter in self.layers.parameters():
+            parameter.grad = torch.full_like(parameter, element)
+
+    def moved(self) -> list[float]:
+        """By how much the next step moves each layer, as a norm."""
+        before = [parameter.detach().clone() for parameter in self.layers.parameters()]
+        self.optimizer.step()
+        pairs = zip(self.layers.parameters(), before, strict=True)
+        return [round(float((now.detach() - was).norm()), 4) for now, was in pairs]
+
+
+BOTH = [round(0.5**0.5, 4)] * 2  # each of two equal layers under a total norm of 1
+
+
+def test_watching_again_after_a_step_left_out_leaves_nothing_behind(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip()  # and the step never comes
+    again = monitor_of(pair.layers, [pair.optimizer], GlobalNorm(1.0), sink)
+    for _ in range(3):
+        pair.backward()
+        again.clip()
+        assert pair.moved() == BOTH and not hasattr(pair.optimizer, "grad_scale")
+    assert len(pair.optimizer._optimizer_step_pre_hooks) == 1
+
+
+def test_a_monitor_let_go_with_a_clip_pending_clips_that_step_and_no_other(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip()
+    del pair.monitor
+    assert pair.moved() == BOTH
+    pair.backward()
+    assert pair.moved() == [20.0, 20.0]
+
+
+def test_drop_ins_clip_at_once_and_only_what_they_are_given(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip_parameters(list(pair.layers[0].parameters()), GlobalNorm(1.0), "record")
+    assert gradients(pair.layers)[0].norm().item() == pytest.approx(1.0)
+    pair.monitor.clip_parameters(list(pair.layers[1].parameters()), GlobalNorm(2.0), "record")
+    assert pair.moved() == [1.0, 2.0]
+
+
+def test_a_second_clip_before_the_step_meets_what_the_first_has_left(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip()
+    pair.monitor.clip_parameters(list(pair.layers.parameters()), Value(5.0), "record")
+    assert pair.moved() == BOTH
+
+
+def test_a_coefficient_meets_no_other_gradients_than_those_it_was_meant_for(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip()
+    pair.optimizer.zero_grad()
+    pair.backward(0.1)
+    assert pair.moved() == [0.2, 0.2]
+
+
+def test_a_fallback_after_a_clip_without_a_step_clips_once(
+    sink: KeepingSink, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = Pair(sink)
+    pair.backward()
+    pair.monitor.clip()
+    pair.backward()
+
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(pair.monitor.strategy, "decide", fail)
+    pair.monitor.clip()
+    assert pair.moved() == BOTH and "planted" in capsys.readouterr().err
+
+
+def test_a_parameter_of_two_optimizers_is_not_folded(sink: KeepingSink) -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    optimizers: list[Optimizer] = [SGD(layer.parameters(), lr=1.0, fused=True) for _ in range(2)]
+    monitor = monitor_of(layer, optimizers, GlobalNorm(1.0), sink)
+    for _ in range(3):
+        layer.weight.grad = torch.full((2, 2), 10.0)
+        monitor.clip()
+        for optimizer in optimizers:
+            before = layer.weight.detach().clone()
+            optimizer.step()
+            assert float((layer.weight.detach() - before).norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "element"), [(torch.float64, 1e45), (torch.float32, 1e38)])
+def test_coefficients_too_small_for_an_inverse_are_multiplied(
+    dtype: torch.dtype, element: float, sink: KeepingSink
+) -> None:
+    pair = Pair(sink, dtype)
+    pair.monitor.threshold = 1e-2
+    pair.backward(element)
+    pair.monitor.clip()
+    assert pair.moved() == pytest.approx([1e-2 * 0.5**0.5] * 2, abs=1e-4)
+
+
+def test_an_empty_first_group_is_no_obstacle(sink: KeepingSink) -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": list(layer.parameters())}]
+    optimizer = SGD(groups, lr=1.0, fused=True)
+    monitor = monitor_of(layer, [optimizer], GlobalNorm(1.0), sink)
+    for _ in range(4):
+        layer.weight.grad = torch.full((2, 2), 10.0)
+        monitor.clip()
+        optimizer.step()
+    assert sink.events == [] and len(sink.rows()[0].step) == 4
+
+
+def test_parameters_exchanged_in_an_optimizer_are_clipped(sink: KeepingSink) -> None:
+    pair = Pair(sink)
+    other = nn.Linear(2, 2, bias=False)
+    pair.optimizer.param_groups.clear()
+    pair.optimizer.add_param_group({"params": list(other.parameters()), "fused": True})
+    pair.layers = nn.ModuleList([other])
+    pair.backward()
+    for parameter in pair.monitor._table.parameters[:2]:
+        parameter.grad = None
+    pair.monitor.clip()
+    assert pair.moved() == [1.0]
