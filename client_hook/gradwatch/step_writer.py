@@ -59,6 +59,7 @@ class StepWriter:
         self._modules: _Modules | None = None
         self._written_at: float | None = None
         self._loss_told = False
+        self._alarming = False
 
     def table_has_grown(self) -> None:
         """The next step opens a new layer table."""
@@ -91,8 +92,11 @@ class StepWriter:
             return
         numbers = tuple(map(float, scalars))
         recorder.write(step, (MISSING if loss is None else self._number(loss), *numbers), norms, absent)
-        if not (math.isfinite(numbers[0]) and numbers[1] > 0.1):
+        alarming = not (math.isfinite(numbers[0]) and numbers[1] > 0.1)
+        # At the first such step only: a run that is always clipped hard would else wake the threads at every step.
+        if alarming and not self._alarming:
             self.sink.urgent()
+        self._alarming = alarming
 
     def sample(self, taken: Taken) -> float:
         """Measure what is due beside the norms, before the gradients are changed; the seconds that it took."""
