@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gradwatch import drop_in
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.measure.sample import Sample
@@ -83,4 +84,7 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         monkeypatch.delenv(f"GRADWATCH_{name}", raising=False)
     monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path / "gradwatch"))
     monkeypatch.setenv("GRADWATCH_MODE", "offline")
+    # What earlier tests clipped without watching it takes no place from this one.
+    monkeypatch.setattr(drop_in, "_stand_ins", [])
+    monkeypatch.setattr(drop_in, "_told", [])
     yield tmp_path / "gradwatch"
