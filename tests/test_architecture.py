@@ -15,7 +15,9 @@ FUNCTION_LINES = 60
 DRIVEN_ELSEWHERE = {
     "client_hook": {
         "console", "connection", "sync", "recording", "journal", "segment", "registry", "uncaught", "cli",
-        "measure/learning_rate", "measure/loss_scale", "demo/corpus", "demo/model", "demo/train", "demo/command",
+        "probe/activity", "probe/laboratory", "probe/probing", "probe/reading", "probe/surface", "probe/trial",
+        "probe/unclipped", "measure/learning_rate", "measure/loss_scale",
+        "demo/corpus", "demo/model", "demo/train", "demo/command",
     },
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from gradwatch.console import say
 from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.frames import Column, FrameError, Kind
 from gradwatch.measure.sample import Sample
+from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.recorder import SCALARS, Recorder, Rows
 from gradwatch.sample_frames import sample_frames
 from gradwatch.spool import Spool
@@ -150,6 +151,11 @@ class Journal:
         """What was measured beside the norms, of layers of the present table; lost where the spool is full."""
         for kind, header, columns in sample_frames(samples, self._table or ""):
             self._append(kind, header, columns)
+
+    def landscape(self, rows: LandscapeRows) -> None:
+        """What probes found; lost where the spool is full."""
+        header, columns = rows.frame()
+        self._append(Kind.LANDSCAPE, header, columns)
 
     def event(self, event: Event) -> None:
         header = {"step": event.step, "time": event.time, "name": event.name, "text": event.text}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradwatch import frames
+from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.through_time import ThroughTime
 from gradwatch.console import say
@@ -278,6 +279,7 @@ class Monitor:
         if self._writer is None:
             sink = self._open_sink(self._step, self.strategy)
             self._writer = StepWriter(self._table, self._order, self.optimizers, sink, self._wanted)
+            self._writer.start_probing(clips=not isinstance(self.strategy, MeasureOnly))
             weakref.finalize(self, sink.abandon).atexit = False
         return self._writer
 

@@ -19,6 +19,7 @@ from gradwatch.discovery import find_server
 from gradwatch.frames import FrameError
 from gradwatch.journal import OWN_SERIES, Event, Journal, Value
 from gradwatch.measure.sample import Sample
+from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.recorder import Recorder
 from gradwatch.sender import Sender
 from gradwatch.settings import SPOOL_CAP, Settings
@@ -36,6 +37,8 @@ class Sink(Protocol):
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None: ...
     def event(self, step: int, name: str, text: str) -> None: ...
     def sample(self, sample: Sample) -> None: ...
+    def landscape(self, rows: LandscapeRows) -> None: ...
+    def commands(self) -> list[Mapping[str, Any]]: ...
     def finish(self, state: str, reason: str) -> None: ...
     def abandon(self) -> None: ...
 
@@ -58,6 +61,12 @@ class NullSink:
     def sample(self, sample: Sample) -> None:
         return
 
+    def landscape(self, rows: LandscapeRows) -> None:
+        return
+
+    def commands(self) -> list[Mapping[str, Any]]:
+        return []
+
     def finish(self, state: str, reason: str) -> None:
         return
 
@@ -76,12 +85,14 @@ class Recording:
         self._settings = settings
         self._address_of = address_of
         self._process = os.getpid()
+        self._takes_commands = bool(hello.get("control"))
         self._told: str | None = None
         self._failures: set[str] = set()
         self._recorder: Recorder | DeviceRecorder | None = None
         self._begun: deque[tuple[list[list[Any]], Recorder | DeviceRecorder]] = deque()
         self._waiting: deque[Value | Event] = deque()
         self._samples: deque[tuple[int, Sample]] = deque()
+        self._landscape: deque[LandscapeRows] = deque()
         self._tables = 0
         self._tables_written = 0
         self._wake = threading.Event()
@@ -126,6 +137,14 @@ class Recording:
     def sample(self, sample: Sample) -> None:
         """Queue what was measured beside the norms; its places are rows of the table begun last."""
         self._samples.append((self._tables, sample))
+
+    def landscape(self, rows: LandscapeRows) -> None:
+        """Queue what probes found."""
+        self._landscape.append(rows)
+
+    def commands(self) -> list[Mapping[str, Any]]:
+        """What was asked of this run since the last call; nothing unless it allows control."""
+        return self._sender.delivery.take_commands() if self._takes_commands else []
 
     def finish(self, state: str, reason: str, deadline: float | None = None) -> None:
         """Write the rest, say how the run ended, deliver what can be delivered by ``deadline`` (monotonic seconds).
@@ -185,7 +204,7 @@ class Recording:
 
     def _write(self, urgent: bool) -> None:
         before = self._journal.seq
-        for write in (self._write_samples, self._write_rows, self._write_waiting):
+        for write in (self._write_samples, self._write_rows, self._write_waiting, self._write_landscape):
             try:
                 write()
             except Exception as error:  # the thread must outlive whatever one odd value does
@@ -225,6 +244,10 @@ class Recording:
             else:
                 self._journal.event(item)
         self._journal.values(values)
+
+    def _write_landscape(self) -> None:
+        while self._landscape:
+            self._journal.landscape(self._landscape.popleft())
 
     # The sender's questions.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from gradwatch import frames
 from gradwatch.connection import Connection, ConnectionFailed
@@ -22,6 +23,7 @@ UNWATCHED_PACE: Final = 1.0  # seconds between batches while nobody looks
 _BATCH: Final = 128 << 10  # bytes a message: walking it holds the interpreter for about 200 microseconds at most
 _IN_FLIGHT: Final = 8 << 20  # bytes sent and not acked, beyond which the sender waits
 _LOOK_AGAIN: Final = 1.0  # seconds between two looks for a server that is not there
+_MOST_COMMANDS: Final = 16  # that wait for the training's next step
 _HOPE: Final = 0.5  # seconds in which a first connection, if any can be had, is made
 _HOPE_AGAIN: Final = 30.0  # seconds in which a lost server may come back before an ending run stops waiting for it
 _REFUSED_WAIT: Final = 30.0  # seconds after a refusal that a person has to mend
@@ -41,6 +43,14 @@ class Delivery:
         self.again = False  # reconnect and begin again with the preamble
         self.hold = 0.0  # seconds to wait before the next try
         self.changed = threading.Event()
+        self._commands: deque[Mapping[str, Any]] = deque(maxlen=_MOST_COMMANDS)
+
+    def take_commands(self) -> list[Mapping[str, Any]]:
+        """What people asked of the writer since the last call."""
+        commands = []
+        while self._commands:
+            commands.append(self._commands.popleft())
+        return commands
 
     def take(self, answer: Frame, writer: str) -> None:
         """Learn from an ack or a refusal that is about ``writer``."""
@@ -53,6 +63,8 @@ class Delivery:
                 if first <= self.through + 1:
                     self.through = max(self.through, last)
             self.pace = float(answer.header.get("pace", UNWATCHED_PACE))
+        elif answer.kind is Kind.CONTROL:
+            self._commands.append(answer.header)
         elif answer.kind is Kind.REFUSE:
             self._refused(str(answer.header.get("code")), str(answer.header.get("message")), answer.header.get("seq"))
         self.changed.set()

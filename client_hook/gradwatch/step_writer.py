@@ -24,16 +24,24 @@ from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.learning_rate import learning_rate
 from gradwatch.measure.loss_scale import loss_scale
 from gradwatch.measure.sampler import Sampler
+from gradwatch.probe.activity import Moment
+from gradwatch.probe.prober import Prober
+from gradwatch.probe.probing import Probing
 from gradwatch.recorder import MISSING, Bitmap, Recorder
-from gradwatch.recording import Sink
+from gradwatch.recording import NullSink, Sink
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of a run is recorded: which layers, and which share of the step time may go into samples of them."""
+    """What of a run is recorded: which layers, which share of the step time may go into samples of them, and probes."""
 
     layers: Globs | None = None
     sample_budget: float = 0.0
+    probing: Probing | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied and pickled without the probe: it holds the user's functions, and a copy records nothing anyway.
+        return Wanted, (self.layers, self.sample_budget)
 
 
 class StepWriter:
@@ -53,13 +61,28 @@ class StepWriter:
         self._optimizers = optimizers
         self._wanted = wanted
         self._sampler: Sampler | None = None
+        self._prober: Prober | None = None
         self._recorder: Recorder | DeviceRecorder | None = None
         self._dtype = torch.float32
         self._selected: _Selected | None = None
         self._modules: _Modules | None = None
         self._written_at: float | None = None
+        self._last_step = 0
         self._loss_told = False
         self._alarming = False
+
+    def start_probing(self, *, clips: bool) -> None:
+        """Probe as wanted from the next steps on. ``clips``: whether the training clips, so that this can be judged."""
+        probing = self._wanted.probing
+        if probing is not None and not isinstance(self.sink, NullSink):
+            self._prober = Prober(
+                probing,
+                self._optimizers,
+                clips=clips,
+                send=self.sink.landscape,
+                tell=lambda name, text: self.sink.event(max(self._last_step, 0), name, text),
+                commands=self.sink.commands,
+            )
 
     def table_has_grown(self) -> None:
         """The next step opens a new layer table."""
@@ -69,7 +92,10 @@ class StepWriter:
         self, step: int, loss: Tensor | float | None, taken: Taken, outcome: Outcome, scaler: Any, sample_seconds: float
     ) -> None:
         """Record one step; on another device than the CPU without waiting for it."""
+        if self._prober is not None:
+            self._prober.after_change()
         now = time.perf_counter()
+        self._last_step = step
         seconds = MISSING if self._written_at is None else now - self._written_at
         self._written_at = now
         measurement, decision = taken.measurement, taken.decision
@@ -99,8 +125,14 @@ class StepWriter:
         self._alarming = alarming
 
     def sample(self, taken: Taken) -> float:
-        """Measure what is due beside the norms, before the gradients are changed; the seconds that it took."""
-        return 0.0 if self._sampler is None else self._sampler.step(taken.gradients, taken.decision)
+        """Measure what is due beside the norms, before the gradients are changed; the seconds that it took.
+
+        Then probe; probes keep their own accounts.
+        """
+        seconds = 0.0 if self._sampler is None else self._sampler.step(taken.gradients, taken.decision)
+        if self._prober is not None:
+            self._prober.step(Moment(taken.gradients.step, taken.decision.clipped))
+        return seconds
 
     def _on_device(self, loss: Tensor | float | None) -> Tensor | float:
         if isinstance(loss, Tensor) and loss.device.type != "cpu" and loss.numel() == 1:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ from gradwatch.engine import NonFinite
 from gradwatch.globs import Globs
 from gradwatch.layers import named_parameters
 from gradwatch.monitor import Monitor
+from gradwatch.probe.probing import Probing
+from gradwatch.probe.shadow import Closure
 from gradwatch.recording import NullSink, Recording, Sink
 from gradwatch.settings import Settings
 from gradwatch.step_writer import Wanted
@@ -47,6 +49,9 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     start_step: int = 0,
     layers: str | Iterable[str] | None = None,
     sample_budget: float = 0.01,
+    probe: Closure | Sequence[Closure] | None = None,
+    probe_budget: float = 0.01,
+    control: bool = False,
     fold: bool = True,
     server: str | None = None,
     mode: str | None = None,
@@ -55,14 +60,16 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
 
     ``optimizer``: the one, or all, that step the model. ``clip``: a number (global L2 norm), a strategy such as
     ``gradwatch.Value(0.5)``, or None (measure only). ``nonfinite``: what to do with a non-finite total norm: "record"
-    (as torch does: nothing), "skip" (leave parameters and optimizer state as they are) or "raise".
-    ``project``, ``name``, ``group``, ``tags``, ``config`` (a mapping, a namespace or a dataclass): how the run is found
-    again; values in ``config`` under names such as "api_key" are masked. ``total_steps``: for the estimated end.
-    ``start_step``: number of the first step. ``layers``: which layers are recorded, by patterns such as
-    ``["encoder.*", "!*.bias"]``; all are clipped. ``sample_budget``: share of the step time that weight norms, update
-    ratios and histograms, measured beside the norms, may take; 0: none of them. ``fold``: let plain fused optimizers
-    multiply by the coefficient in passing; the gradients then stay as they are until the step. ``server``: address, by
-    default the server of this user on this machine. ``mode``: "online", "offline", "disabled".
+    (as torch does: nothing), "skip" (leave parameters and optimizer state as they are) or "raise". ``project``,
+    ``name``, ``group``, ``tags``, ``config`` (a mapping, a namespace or a dataclass): how the run is found again;
+    config values under names such as "api_key" are masked. ``total_steps``: for the estimated end. ``start_step``:
+    number of the first step. ``layers``: which are recorded, such as ``["encoder.*", "!*.bias"]``; all are clipped.
+    ``sample_budget``: share of the step time for weight norms, update ratios and histograms; 0: none. ``probe``: for
+    the loss landscape, gives the loss of the copy of the model it is called with, on a held-out batch, always the same;
+    several, each with its own batch, give verdicts a standard error. ``probe_budget``: share of the time for that.
+    ``control``: let the dashboard ask for surfaces. ``fold``: let plain fused optimizers multiply by the coefficient in
+    passing; gradients then stay as they are until the step. ``server``: address, by default the server of this user on
+    this machine. ``mode``: "online", "offline", "disabled".
 
     Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are.
     Watching the same model or optimizer again finishes the earlier monitor.
@@ -70,13 +77,10 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     """
     optimizers = _optimizers(optimizer)
     strategy = _strategy(clip)
-    if nonfinite not in ("record", "skip", "raise"):
-        raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    _refuse_fsdp1(model)
+    _check(model, nonfinite)
+    probing = _probing(model, probe, _share("probe_budget", probe_budget))
     settings = Settings.gather(server=server, mode=mode, project=project, group=group)
-    hello = _hello(settings, name, tags, config, total_steps)
+    hello = _hello(settings, name, tags, config, total_steps) | ({"control": True} if control else {})
     registry.replace(model, optimizers)
     monitor = Monitor(
         model,
@@ -84,7 +88,7 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
         strategy,
         nonfinite=nonfinite,
         start_step=frames.check_count("start_step", start_step),
-        wanted=Wanted(_layers(layers, model), _sample_budget(sample_budget)),
+        wanted=Wanted(_layers(layers, model), _share("sample_budget", sample_budget), probing),
         fold=fold,
         open_sink=_sink_opener(settings, hello, nonfinite),
     )
@@ -101,13 +105,28 @@ def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optim
     return given
 
 
-def _sample_budget(share: float) -> float:
+def _share(name: str, share: float) -> float:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ValueError(f"sample_budget must be a share of the step time such as 0.01, or 0, not {share!r}")
+        raise ValueError(f"{name} must be a share of the step time such as 0.01, or 0, not {share!r}")
     return float(share)
 
 
-def _refuse_fsdp1(model: nn.Module) -> None:
+def _probing(model: nn.Module, probe: Closure | Sequence[Closure] | None, budget: float) -> Probing | None:
+    closures = [] if probe is None else list(probe) if isinstance(probe, Sequence) else [probe]
+    for closure in closures:
+        if not callable(closure):
+            raise TypeError(f"probe must be a function of the model that gives its loss, not {closure!r}")
+    # The first rank alone: its copy of the model needs no other, and all would draw the same.
+    if not closures or not budget or _rank() != 0:
+        return None
+    return Probing(weakref.ref(model), closures, budget)
+
+
+def _check(model: nn.Module, nonfinite: NonFinite) -> None:
+    if nonfinite not in ("record", "skip", "raise"):
+        raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     # Its flat parameters hide the layers, and torch's own clip_grad_norm_ is wrong on them, too.
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         raise TypeError(

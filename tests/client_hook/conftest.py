@@ -12,6 +12,7 @@ from gradwatch.clipping.strategy import Strategy
 from gradwatch.device_recorder import DeviceRecorder
 from gradwatch.measure.sample import Sample
 from gradwatch.monitor import Monitor
+from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.recorder import Recorder, Rows
 from gradwatch.recording import Sink
 from gradwatch.step_writer import Wanted
@@ -28,6 +29,8 @@ class KeepingSink:
         self.values: list[tuple[int, dict[str, float | Tensor]]] = []
         self.events: list[tuple[int, str, str]] = []
         self.samples: list[Sample] = []
+        self.found: list[LandscapeRows] = []
+        self.asked: list[Mapping[str, Any]] = []
         self.urgencies = 0
         self.ends: list[tuple[str, str]] = []
 
@@ -46,6 +49,13 @@ class KeepingSink:
 
     def sample(self, sample: Sample) -> None:
         self.samples.append(sample)
+
+    def landscape(self, rows: LandscapeRows) -> None:
+        self.found.append(rows)
+
+    def commands(self) -> list[Mapping[str, Any]]:
+        asked, self.asked = self.asked, []
+        return asked
 
     def finish(self, state: str, reason: str) -> None:
         self.ends.append((state, reason))
@@ -66,7 +76,7 @@ def monitor_of(
         strategy,
         nonfinite=options.get("nonfinite", "record"),
         start_step=options.get("start_step", 0),
-        wanted=Wanted(options.get("layers"), options.get("sample_budget", 0.0)),
+        wanted=Wanted(options.get("layers"), options.get("sample_budget", 0.0), options.get("probing")),
         fold=options.get("fold", True),
         open_sink=lambda step, strategy: sink,
     )

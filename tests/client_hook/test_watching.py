@@ -57,9 +57,9 @@ def test_the_model_must_be_a_module() -> None:
 def test_the_promised_arguments_are_all_there() -> None:
     names = list(inspect.signature(gradwatch.watch).parameters)
     promised = (
-        "model optimizer clip nonfinite project name group tags config total_steps start_step layers sample_budget fold"
+        "model optimizer clip nonfinite project name group tags config total_steps start_step layers sample_budget "
     )
-    promised += " server mode"
+    promised += "probe probe_budget control fold server mode"
     assert names == promised.split()
     assert set(gradwatch.__all__) == set(dir(gradwatch))
 

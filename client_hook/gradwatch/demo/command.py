@@ -56,6 +56,9 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 def _watch_trainings(address: str, directory: Path, steps: int, browser: bool) -> None:
     click.echo(f"Dashboard: {address}")
     click.echo(f"Training one model twice for {steps} steps, clipped and not clipped ...")
+    click.echo(
+        "A quarter of the time goes into probes of the loss landscape, so that it is seen to grow; by default 1 %."
+    )
     with _trainings(address, directory, steps) as trainings:
         if browser and _has_screen():
             webbrowser.open(address)

@@ -6,12 +6,13 @@ without clipping and learns well with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import click
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import gradwatch
 from gradwatch.demo.corpus import read_corpus
@@ -22,6 +23,8 @@ BATCH = 8
 LEARNING_RATE = 2.0
 MOMENTUM = 0.9
 THRESHOLD = 0.5
+PROBE_BUDGET = 0.25  # of the time, where the default is 0.01: a demo's few minutes shall show a whole landscape
+HELD_OUT = 20_000  # characters at the end of the corpus that are not trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,17 @@ def batches(corpus: Tensor, steps: int, seed: int) -> Iterator[tuple[Tensor, Ten
         yield window[:, :-1], window[:, 1:]
 
 
+def held_out_loss(corpus: Tensor, generator: torch.Generator) -> Callable[[nn.Module], Tensor]:
+    """A probe: the loss on a few stretches of ``corpus``, always the same."""
+    starts = torch.randint(len(corpus) - LENGTH // 2 - 1, (BATCH,), generator=generator)
+    window = torch.stack([corpus[start : start + LENGTH // 2 + 1] for start in starts.tolist()])
+
+    def loss(model: nn.Module) -> Tensor:
+        return functional.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
+
+    return loss
+
+
 def train(threshold: float | None, steps: int, seed: int, name: str) -> Outcome:
     """Train once. ``threshold`` None: measured, not clipped."""
     torch.manual_seed(seed)
@@ -48,11 +62,23 @@ def train(threshold: float | None, steps: int, seed: int, name: str) -> Outcome:
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     criterion = nn.CrossEntropyLoss()
     config = {"learning rate": LEARNING_RATE, "momentum": MOMENTUM, "length": LENGTH, "batch": BATCH, "seed": seed}
+    corpus, generator = read_corpus(), torch.Generator().manual_seed(seed)
+    probes = [held_out_loss(corpus[-HELD_OUT:], generator) for _ in range(3)]
     losses = []
     with gradwatch.watch(
-        model, optimizer, clip=threshold, project="demo", name=name, group="demo", config=config, total_steps=steps
+        model,
+        optimizer,
+        clip=threshold,
+        project="demo",
+        name=name,
+        group="demo",
+        config=config,
+        total_steps=steps,
+        probe=probes,
+        probe_budget=PROBE_BUDGET,
+        control=True,
     ) as monitor:
-        for characters, following in batches(read_corpus(), steps, seed):
+        for characters, following in batches(corpus[:-HELD_OUT], steps, seed):
             optimizer.zero_grad()
             loss = criterion(model(characters).flatten(0, 1), following.flatten())
             loss.backward()

@@ -1,0 +1,183 @@
+"""The prober: one point at a time within its budget, and off with a word as soon as anything is wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gradwatch
+import pytest
+import torch
+from gradwatch.probe import laboratory
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from tests.client_hook.probe.training import Bowl, BowlTraining
+
+
+def test_time_spent_stays_within_the_share() -> None:
+    pieces: list[float] = []
+
+    def loss(model: Any) -> Any:
+        begun = time.perf_counter()
+        found = model()
+        pieces.append(time.perf_counter() - begun)
+        return found
+
+    training = BowlTraining(steps=1500, closures=[loss], budget=0.1)
+    prober = training.prober
+    assert prober.points >= 20
+    # The last piece may have been dearer than thought, and the pause before it is saved up.
+    assert prober.spent <= 0.1 * prober.elapsed + 0.25
+
+
+def test_there_is_never_more_than_one_point_in_a_step() -> None:
+    calls: list[int] = []
+
+    def at_step(step: int, training: BowlTraining) -> None:
+        calls.append(0)
+
+    def loss(model: Any) -> Any:
+        calls[-1] += 1
+        return model()
+
+    BowlTraining(closures=[loss, loss], threshold=0.5, at_step=at_step)
+    assert sum(calls) > 50 and max(calls) == 1
+
+
+def test_a_budget_of_nothing_or_a_rank_but_the_first_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for budget, rank in ((0.0, "0"), (0.5, "1")):
+        monkeypatch.setenv("RANK", rank)
+        model = Bowl()
+        monitor = gradwatch.watch(model, clip=1.0, probe=lambda model: model(), probe_budget=budget)
+        assert monitor._wanted.probing is None
+
+
+def ignoring() -> Callable[[Any], Tensor]:
+    kept = Bowl()
+    return lambda model: kept().detach()
+
+
+def out_of_memory(model: Any) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def raising(model: Any) -> Tensor:
+    raise KeyError("targets")
+
+
+UNFIT: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "ignores its model": (ignoring(), "does not depend on the weights"),
+    "raises": (raising, "the probe raised KeyError: 'targets'"),
+    "gives many numbers": (lambda model: model.first, r"must return one number, not shape \(4, 2\)"),
+    "gives nothing": (lambda model: None, "not NoneType"),
+    "takes too much memory": (out_of_memory, "memory ran out; give the probe a smaller batch"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_an_unfit_probe_is_turned_off_with_an_event_and_the_training_goes_on(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    closure, match = UNFIT[kind]
+    training = BowlTraining(steps=60, closures=[closure])
+    bare = BowlTraining(steps=60, closures=[closure], budget=0.0)
+    assert (training.weights[-1] == bare.weights[-1]).all()
+    assert not training.prober.is_active and training.prober._laboratory is None
+    (event,) = [event for event in training.sink.events if event[1] == "probe"]
+    assert re.search(match, event[2])
+    assert capfd.readouterr().err.count("probing is off") == 1
+
+
+def test_a_model_that_cannot_be_copied_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    model: Any = Bowl()
+    model.lock = threading.Lock()
+    training = BowlTraining(steps=20, model=model)
+    assert "cannot be deep-copied" in training.sink.events[0][2] and training.prober.points == 0
+
+
+def test_too_little_memory_is_said_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laboratory, "free_bytes", lambda device: 1000)
+    training = BowlTraining(steps=20)
+    assert "memory, and only 0.001 MB are free" in training.sink.events[0][2]
+    assert not training.prober.is_active
+
+
+def test_where_memory_is_scarce_the_trajectory_plane_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Of 96 bytes of weights: eight copies are 768 bytes, twelve would be 1152.
+    monkeypatch.setattr(laboratory, "free_bytes", lambda device: 2 * 1000)
+
+    def ask(step: int, training: BowlTraining) -> None:
+        if step in (10, 40):
+            training.sink.asked.append({"plane": "trajectory", "levels": 5, "seed": 0, "id": "path"})
+
+    training = BowlTraining(steps=150, at_step=ask)
+    planes = {rows.about["plane"] for rows in training.rows("surface", "plane")}
+    assert planes <= {"update", "random"} and "random" in planes
+    assert "without the trajectory plane" in capfd.readouterr().err
+
+
+def test_a_look_that_takes_far_longer_than_a_step_turns_probing_off() -> None:
+    def slow(model: Any) -> Any:
+        time.sleep(0.6)
+        return model()
+
+    training = BowlTraining(steps=4000, closures=[slow], budget=0.99)
+    assert "give the probe a smaller batch" in training.sink.events[0][2] and training.prober.points < 10
+
+
+def test_a_model_that_grows_is_copied_anew() -> None:
+    class Growing(Bowl):
+        third: nn.Parameter
+
+        def forward(self) -> Tensor:
+            loss = super().forward()
+            return loss + self.third.square().sum() if hasattr(self, "third") else loss
+
+    def grow(step: int, training: BowlTraining) -> None:
+        if step == 100:
+            training.model.third = nn.Parameter(torch.ones(2, dtype=torch.float64))
+            training.optimizer.add_param_group({"params": [training.model.third]})
+
+    training = BowlTraining(steps=300, model=Growing(), at_step=grow)
+    snapshots = training.rows("trajectory", "points")
+    assert {rows.about["parameters"] for rows in snapshots} == {12, 14}
+    assert training.prober.is_active
+
+
+def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=lambda model: model(torch.ones(2)).sum())
+    for _ in range(10):
+        model(torch.ones(2)).sum().backward()
+        monitor.clip()
+        optimizer.step()
+    for twin in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
+        assert twin.step == 10 and twin._wanted.probing is None
+        twin.clip()
+    copy.deepcopy(model)
+    monitor.finish()
+
+
+def test_a_finished_run_probes_no_more() -> None:
+    calls: list[int] = []
+
+    def counted(model: Any) -> Any:
+        calls.append(1)
+        return model()
+
+    training = BowlTraining(steps=50, closures=[counted])
+    training.monitor.finish()
+    before = len(calls)
+    for _ in range(50):
+        training.model().backward()
+        training.monitor.clip()
+    assert len(calls) == before > 0
