@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from .alerts import Judge
-from .api import alerts, events, export, histograms, layers, pages, runs, series
+from .api import alerts, events, export, histograms, landscape, layers, pages, runs, series
 from .api.sparkline import Sparklines
 from .auth import Gate, Sessions
 from .hub import Hub
@@ -66,7 +66,7 @@ def create_app(
     app = FastAPI(title="gradwatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.store, app.state.sparklines = store, Sparklines(store.queries)
     app.state.identity, app.state.sessions = identity or Identity(), Sessions(settings.secret)
-    for part in (pages, runs, series, layers, histograms, events, alerts, export):
+    for part in (pages, runs, series, layers, histograms, landscape, events, alerts, export):
         app.include_router(part.router)
     _add_sockets(app, Ingest(store, hub, reached), Live(store, hub))
     app.add_exception_handler(RequestValidationError, _bad_request)

@@ -130,6 +130,7 @@ WITHOUT_TOKEN = {
     "/api/runs/{run}/series": 401,
     "/api/runs/{run}/layers": 401,
     "/api/runs/{run}/histograms": 401,
+    "/api/runs/{run}/landscape": 401,
     "/api/runs/{run}/events": 401,
     "/api/runs/{run}/export": 401,
     "/api/alerts": 401,

@@ -12,7 +12,7 @@ from gradwatch.frames import Column, FrameError, Kind
 
 from .decode import DTYPES, LAYER_METRIC, Layer
 
-# What a hook may send; landscape frames are understood and kept for the versions that show them.
+# What a hook may send.
 INCOMING: Final = frozenset(kind for kind in Kind if kind < Kind.ACK)
 _HEX: Final = frozenset("0123456789abcdef")
 _MOST_TAGS: Final = 100
