@@ -187,6 +187,7 @@ class Writer:
         step: int,
         columns: Mapping[str, ArrayLike] | None = None,
         about: Mapping[str, Any] | None = None,
+        /,
         **other: Any,
     ) -> bytes:
         """A frame of a probe; ``name`` as in "line points". What the columns lack is 0."""

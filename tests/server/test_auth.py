@@ -133,6 +133,7 @@ WITHOUT_TOKEN = {
     "/api/runs/{run}/landscape": 401,
     "/api/runs/{run}/events": 401,
     "/api/runs/{run}/export": 401,
+    "/api/runs/{run}/control": 401,
     "/api/alerts": 401,
     "/api/alerts/{alert}/ack": 401,
     "/api/ingest": 401,

@@ -60,15 +60,16 @@ class _Reader:
     async def verdict(self) -> VerdictFrames:
         anchors, before = self.inside(await self.probes.anchors(self.view, VERDICT))
         every, kept = thinned(len(anchors), MOST_VERDICTS, before)
-        # Those that are listed one by one are the newest without a gap.
+        # Those that are listed one by one are the newest without a gap; judged together are those spread evenly.
         chosen = sorted({*kept, *range(max(0, len(anchors) - MOST_VERDICTS // 10), len(anchors))}, reverse=True)
+        even = {(anchors[at].attempt, anchors[at].step) for at in kept}
         pieces, _ = await self.probes.load([anchors[at] for at in chosen], MOST_VERDICT_BYTES, VERDICT)
         refused = await self.probes.newest(self.view, UNSUPPORTED)
         reasons, _ = await self.probes.load(refused[-1:], MOST_VERDICT_BYTES, UNSUPPORTED)
         later = (
             anchors and refused and (anchors[-1].attempt, anchors[-1].step) >= (refused[-1].attempt, refused[-1].step)
         )
-        return VerdictFrames(pieces, every, [] if later else reasons)
+        return VerdictFrames(pieces, every, even, [] if later else reasons)
 
     async def surfaces(self, wanted: int | None) -> SurfaceFrames:
         anchors, _ = self.inside(await self.probes.anchors(self.view, PLANE))

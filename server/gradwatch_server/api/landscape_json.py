@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,10 +32,11 @@ class TapeFrames:
 
 @dataclass(frozen=True, slots=True)
 class VerdictFrames:
-    """Frames of verdicts, and of the reason why there are none (any more)."""
+    """Frames of verdicts; at which attempts and steps every ``every``-th is; and the reason why there are none."""
 
     pieces: Pieces
     every: int
+    even: Collection[tuple[int, int]]
     reasons: Pieces
 
 
@@ -116,7 +117,7 @@ def _line(line: Line) -> dict[str, Any]:
 
 def _verdict(found: VerdictFrames) -> dict[str, Any]:
     events = verdict.events(found.pieces)
-    whole = verdict.overall(events)
+    whole = verdict.overall([event for event in events if (event.attempt, event.step) in found.even])
     shown = [
         {
             "attempt": event.attempt,

@@ -15,7 +15,10 @@ def two_sided(t: float, freedom: int) -> float:
     """The chance of a value at least as far from 0 as ``t``, with ``freedom`` degrees of freedom."""
     if math.isinf(t):
         return 0.0
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+    square = t * t
+    if square < freedom:  # from the side on which a small t is not lost beside 1
+        return 1 - incomplete_beta(0.5, freedom / 2, square / (freedom + square))
+    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square))
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
