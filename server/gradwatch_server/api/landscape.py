@@ -23,7 +23,7 @@ MOST_COLUMNS: Final = 2_000
 # What is read for one answer: some tenths of a second.
 MOST_LINE_FRAMES: Final = 4_000
 MOST_LINE_BYTES: Final = 8 << 20
-MOST_VERDICTS: Final = 2_000
+MOST_VERDICTS: Final = 1_000
 MOST_VERDICT_BYTES: Final = 4 << 20
 MOST_SURFACES: Final = 50
 MOST_SURFACE_BYTES: Final = 4 << 20
@@ -61,7 +61,7 @@ class _Reader:
         anchors, before = self.inside(await self.probes.anchors(self.view, VERDICT))
         every, kept = thinned(len(anchors), MOST_VERDICTS, before)
         # Those that are listed one by one are the newest without a gap; judged together are those spread evenly.
-        chosen = sorted({*kept, *range(max(0, len(anchors) - MOST_VERDICTS // 10), len(anchors))}, reverse=True)
+        chosen = sorted({*kept, *range(max(0, len(anchors) - MOST_VERDICTS // 5), len(anchors))}, reverse=True)
         even = {(anchors[at].attempt, anchors[at].step) for at in kept}
         pieces, _ = await self.probes.load([anchors[at] for at in chosen], MOST_VERDICT_BYTES, VERDICT)
         refused = await self.probes.newest(self.view, UNSUPPORTED)

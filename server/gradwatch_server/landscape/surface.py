@@ -68,15 +68,19 @@ def assemble(pieces: Sequence[ProbeRows]) -> Surface | None:
 def cells(pieces: Sequence[ProbeRows], size: int = MOST_SIZE) -> tuple[Floats, Floats]:
     """Losses and seconds, both j x i; the seconds are NaN where nothing was computed. The last word on a cell wins."""
     loss, seconds = np.full((size, size), np.nan), np.full((size, size), np.nan)
-    for piece in pieces:
-        i, j = piece.columns["i"], piece.columns["j"]
-        inside = np.flatnonzero((i < size) & (j < size))
-        # Of a cell that one frame names twice only the last row is left, as numpy does not promise an order.
-        _, last = np.unique((j[inside].astype(np.int64) * size + i[inside])[::-1], return_index=True)
-        rows = inside[::-1][last]
-        loss[j[rows], i[rows]] = piece.columns["loss"][rows]
-        seconds[j[rows], i[rows]] = piece.columns["seconds"][rows]
+    rows = _joined(pieces, ("i", "j", "loss", "seconds"))
+    i, j = rows["i"].astype(np.int64), rows["j"].astype(np.int64)
+    inside = np.flatnonzero((i < size) & (j < size))[::-1]
+    # The first of each cell from behind: numpy does not promise which of several assignments to one place stays.
+    _, last = np.unique((j * size + i)[inside], return_index=True)
+    chosen = inside[last]
+    loss[j[chosen], i[chosen]] = rows["loss"][chosen]
+    seconds[j[chosen], i[chosen]] = rows["seconds"][chosen]
     return loss, seconds
+
+
+def _joined(pieces: Sequence[ProbeRows], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([piece.columns[name] for piece in pieces] or [np.zeros(0)]) for name in names}
 
 
 def _axis(low: float, high: float, size: int) -> Floats:
@@ -84,9 +88,7 @@ def _axis(low: float, high: float, size: int) -> Floats:
 
 
 def _path(pieces: Sequence[ProbeRows]) -> dict[str, NDArray[Any]]:
-    names = ("step", "u", "v", "off", "loss")
-    joined = {name: np.concatenate([piece.columns[name] for piece in pieces] or [np.zeros(0)]) for name in names}
-    return latest(joined)
+    return latest(_joined(pieces, ("step", "u", "v", "off", "loss")))
 
 
 def latest(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -62,6 +62,8 @@ def events(pieces: Sequence[ProbeRows]) -> list[Event]:
 def differences(raw: NDArray[np.float64], clipped: NDArray[np.float64]) -> NDArray[np.float64]:
     """raw - clipped, where a loss that is not finite is above every one that is; NaN where neither is finite."""
     raw_lost, clipped_lost = ~np.isfinite(raw), ~np.isfinite(clipped)
+    if not raw_lost.any() and not clipped_lost.any():
+        return raw - clipped
     with np.errstate(invalid="ignore", over="ignore"):
         found = np.where(raw_lost & ~clipped_lost, np.inf, raw - clipped)
     return np.where(clipped_lost, np.where(raw_lost, np.nan, -np.inf), found)

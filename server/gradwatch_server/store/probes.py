@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ from .landscape_frames import Name, ProbeRows, decode_landscape, stored_kind
 from .views import Segment, View
 
 _AT_ONCE: Final = 200  # frames, or steps, that one query names
+MOST_KEPT: Final = 32 << 20  # bytes of frames in memory: a page that watches asks for nearly the same ones every second
+_OBJECTS: Final = 2_500  # bytes that a decoded frame takes beside its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,38 @@ class _Listed:
     size: int
 
 
+class _Kept:
+    """The frames used last, decoded. A frame never changes, and a writer's number is given only once."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[tuple[int, int], tuple[ProbeRows, int]] = OrderedDict()
+        self._size = 0
+
+    def get(self, one: _Listed) -> ProbeRows | None:
+        """The rows of a frame, if they are here."""
+        found = self._rows.get((one.writer, one.seq))
+        if found is None:
+            return None
+        self._rows.move_to_end((one.writer, one.seq))
+        return found[0]
+
+    def put(self, one: _Listed, rows: ProbeRows) -> None:
+        """Keep a frame's rows; those not used for longest make room."""
+        if (one.writer, one.seq) in self._rows:
+            return
+        size = one.size + _OBJECTS
+        self._rows[one.writer, one.seq] = rows, size
+        self._size += size
+        while self._size > MOST_KEPT:
+            self._size -= self._rows.popitem(last=False)[1][1]
+
+
 class Probes:
     """Reads of what a store holds of probes. ``heavy`` bounds how many long reads there are at a time."""
 
     def __init__(self, engine: AsyncEngine, heavy: asyncio.Semaphore) -> None:
         self._engine, self._heavy = engine, heavy
+        self._kept = _Kept()
 
     async def anchors(self, view: View, *names: Name) -> list[Anchor]:
         """Where the view has frames of some parts, by attempt and step."""
@@ -111,18 +141,21 @@ class Probes:
 
     async def _read(self, listed: Sequence[_Listed]) -> list[ProbeRows]:
         c = tables.frames.c
-        found: list[tuple[int, int, ProbeRows]] = []
-        for writer, attempt in sorted({(one.writer, one.attempt) for one in listed}):
-            for some in _chunks([one.seq for one in listed if one.writer == writer]):
+        found = {one: rows for one in listed if (rows := self._kept.get(one)) is not None}
+        for writer in sorted({one.writer for one in listed}):
+            missing = {one.seq: one for one in listed if one.writer == writer and one not in found}
+            for some in _chunks(list(missing)):
+                chosen = select(c.seq, c.data).where(c.writer == writer, c.seq.in_(some))
                 async with self._engine.connect() as connection:
-                    chosen = select(c.seq, c.data).where(c.writer == writer, c.seq.in_(some))
-                    rows = [(seq, bytes(data)) for seq, data in await connection.execute(chosen)]
-                found += await asyncio.to_thread(_decoded, attempt, rows)
-        return [rows for _, _, rows in sorted(found, key=lambda item: item[:2])]
+                    data = [(missing[seq], bytes(data)) for seq, data in await connection.execute(chosen)]
+                found |= await asyncio.to_thread(_decoded, data)
+                for one, _ in data:
+                    self._kept.put(one, found[one])
+        return [found[one] for one in sorted(found, key=lambda one: (one.attempt, one.seq))]
 
 
-def _decoded(attempt: int, rows: Sequence[tuple[int, bytes]]) -> list[tuple[int, int, ProbeRows]]:
-    return [(attempt, seq, decode_landscape(frames.decode(data), attempt)) for seq, data in rows]
+def _decoded(data: Sequence[tuple[_Listed, bytes]]) -> dict[_Listed, ProbeRows]:
+    return {one: decode_landscape(frames.decode(frame), one.attempt) for one, frame in data}
 
 
 def _within(segment: Segment, names: Collection[Name]) -> ColumnElement[bool]:

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
+from gradwatch_server.store import probes
 from gradwatch_server.store.landscape_frames import CELLS, LINE, PLANE, SUMMARY, TRAJECTORY
 from gradwatch_server.store.probes import Anchor
 from gradwatch_server.store.store import Store
@@ -87,6 +89,30 @@ def test_the_order_of_arrival_does_not_matter(database: str) -> None:
             pieces, _ = await store.probes.load(anchors, ALL, CELLS)
             assert [piece.columns["loss"].tolist() for piece in pieces] == [[n] for n in [*range(25), 99]]
             assert await store.probes.counts(anchors, CELLS) == {anchors[0]: 26}
+
+    asyncio.run(scenario())
+
+
+def test_frames_kept_in_memory_are_those_of_the_database_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with opened(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}") as store:
+            writer = Writer(["a"])
+            await keep(store, writer.opening(), writer.steps([0]))
+            sent = [writer.landscape("line points", n, n, {"alpha": [n], "loss": [n / 3]}) for n in range(50)]
+            await keep(store, *sent)
+            anchors = await store.probes.anchors(await store.queries.view(writer.run), LINE)
+            monkeypatch.setattr(probes, "MOST_KEPT", 10 * (len(sent[0]) + 3000))
+            kept = store.probes._kept._rows
+            for _ in range(3):
+                for some in (anchors, anchors[20:23], anchors[::-1]):
+                    pieces, _ = await store.probes.load(some, ALL, LINE)
+                    told = sorted((piece.probe, *piece.columns["loss"].tolist()) for piece in pieces)
+                    assert told == sorted((anchor.step, anchor.step / 3) for anchor in some)
+                    assert 3 <= len(kept) <= 12
+                    assert store.probes._kept._size == sum(size for _, size in kept.values()) <= probes.MOST_KEPT
+            assert await steps(store, writer.run, LINE) == [(1, n, n, 1) for n in range(50)]
 
     asyncio.run(scenario())
 
