@@ -16,8 +16,9 @@ from sqlalchemy import case, func, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .changes import RunChange
-from .rules import explosion, nonfinite
+from .rules import explosion, nonfinite, tripwire
 from .rules.findings import Finding, Moment, Rows, State
+from .rules.tripwire import HookEvent
 from .store import runs, tables, upsert
 from .store.decode import decode_steps
 from .store.registry import LayerBook
@@ -108,7 +109,7 @@ class Judge:
                 return None
             known = (await connection.execute(select(r.seq, r.state).where(r.writer == writer.id))).first()
             since, state = (known.seq, json.loads(known.state)) if known else (0, {})
-            data = case((f.kind == int(Kind.STEPS), f.data), else_=null())
+            data = case((f.kind.in_((int(Kind.STEPS), int(Kind.EVENT))), f.data), else_=null())
             chosen = select(f.seq, data).where(f.writer == writer.id, f.seq >= since)
             rows = (await connection.execute(chosen.order_by(f.seq).limit(_FRAMES_AT_ONCE))).all()
         # Only what follows without a gap: a frame that is late must be judged before its successors.
@@ -120,7 +121,8 @@ class Judge:
         found = [frames.decode(data) for _, data in whole if data is not None]
         judged = _Judged(writer.id, writer.run, writer.attempt, since, since + len(whole), state)
         if found:
-            book = await self._store.books.for_frames(writer.id, found)
+            steps = [frame for frame in found if frame.kind is Kind.STEPS]
+            book = await self._store.books.for_frames(writer.id, steps)
             await asyncio.to_thread(_apply_rules, judged, found, book)
         return judged
 
@@ -181,6 +183,10 @@ class Judge:
 
 def _apply_rules(judged: _Judged, found: Sequence[frames.Frame], book: LayerBook) -> None:
     for frame in found:
+        if frame.kind is Kind.EVENT:
+            said = frame.header
+            judged.findings += tripwire.judge([HookEvent(said["name"], said["step"], said.get("text") or "")])
+            continue
         rows = Rows.of(decode_steps(frame, book.tables[frame.header["table"]], len(book.layers)), book.layers)
         for rule in (nonfinite, explosion):
             state, findings, moments = rule.judge(judged.state.get(rule.NAME, {}), rows)

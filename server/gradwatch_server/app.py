@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from .alerts import Judge
-from .api import alerts, events, export, histograms, layers, pages, runs, series
+from .api import alerts, control, events, export, histograms, landscape, layers, pages, runs, series
 from .api.sparkline import Sparklines
 from .auth import Gate, Sessions
+from .commands import Commands
 from .hub import Hub
 from .identity import Identity
 from .ingest import Ingest
@@ -66,9 +67,10 @@ def create_app(
     app = FastAPI(title="gradwatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.store, app.state.sparklines = store, Sparklines(store.queries)
     app.state.identity, app.state.sessions = identity or Identity(), Sessions(settings.secret)
-    for part in (pages, runs, series, layers, histograms, events, alerts, export):
+    for part in (pages, runs, series, layers, histograms, landscape, events, alerts, control, export):
         app.include_router(part.router)
-    _add_sockets(app, Ingest(store, hub, reached), Live(store, hub))
+    app.state.commands = Commands()
+    _add_sockets(app, Ingest(store, hub, app.state.commands, reached), Live(store, hub))
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_middleware(Gate, settings=settings, sessions=app.state.sessions)
     return app

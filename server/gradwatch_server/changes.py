@@ -15,6 +15,7 @@ class RunChange:
     last: int | None = None
     structure: bool = False  # layers, series or attempts: what was drawn must be drawn afresh
     state: bool = False  # the run's row
+    landscape: bool = False  # probes of the loss landscape
     deleted: bool = False
     writers: set[str] = field(default_factory=set)  # keys of those whose frames came
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -31,6 +32,7 @@ class RunChange:
             self.steps(other.first, other.last)
         self.structure |= other.structure
         self.state |= other.state
+        self.landscape |= other.landscape
         self.deleted |= other.deleted
         self.events += other.events
         self.alerts += other.alerts

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gradwatch import frames
 from gradwatch.frames import Frame, FrameError, Kind
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .commands import Commands
 from .handshake import accept
 from .hub import Hub
 from .store import checks
@@ -26,8 +27,8 @@ _BIG: Final = 128 << 10  # bytes from which on a message is checked beside the e
 class Ingest:
     """All ingest sockets of one server."""
 
-    def __init__(self, store: Store, hub: Hub, reached: Callable[[str], None]) -> None:
-        self._store, self._hub, self._reached = store, hub, reached
+    def __init__(self, store: Store, hub: Hub, commands: Commands, reached: Callable[[str], None]) -> None:
+        self._store, self._hub, self._commands, self._reached = store, hub, commands, reached
         self._sockets: set[_Socket] = set()
         hub.on_watch(self._watch_changed)
 
@@ -38,7 +39,8 @@ class Ingest:
         socket = _Socket(websocket, self._store, self._hub, self._reached)
         self._sockets.add(socket)
         try:
-            await socket.run()
+            with self._commands.line(socket):
+                await socket.run()
         finally:
             self._sockets.discard(socket)
 
@@ -55,6 +57,7 @@ class _Socket:
         self._writers: dict[str, WriterState] = {}
         self._to_ack: dict[str, None] = {}
         self._refusals: list[dict[str, Any]] = []
+        self._orders: list[Mapping[str, Any]] = []
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -82,6 +85,17 @@ class _Socket:
             if writer.run == run:
                 self._to_ack[key] = None
                 self._wake.set()
+
+    def writers_of(self, run: str, attempt: int, rank: int) -> list[str]:
+        """The writers still at work, of that place in a run, whose frames come over this socket."""
+        place = (run, attempt, rank)
+        known = [self._known(writer) for writer in self._writers.values()]
+        return [w.key for w in known if (w.run, w.attempt, w.rank) == place and w.state in ("running", "lost")]
+
+    def order(self, command: Mapping[str, Any]) -> None:
+        """Send the command with the next answers."""
+        self._orders.append(command)
+        self._wake.set()
 
     async def _take(self, data: bytes) -> None:
         found, damaged = await asyncio.to_thread(_decode, data) if len(data) > _BIG else _decode(data)
@@ -132,17 +146,22 @@ class _Socket:
             self._wake.clear()
             refusals, self._refusals = self._refusals, []
             acks, self._to_ack = self._to_ack, {}
+            orders, self._orders = self._orders, []
             answers = [frames.encode(Kind.REFUSE, refusal) for refusal in refusals]
             answers += [frames.encode(Kind.ACK, self._ack(self._writers[key])) for key in acks]
+            answers += [frames.encode(Kind.CONTROL, order) for order in orders]
             for answer in answers:
                 await self._websocket.send_bytes(answer)
 
     def _ack(self, writer: WriterState) -> dict[str, Any]:
-        # A failed batch makes the store forget its writers, so the one remembered here may be out of date.
-        through, ranges = (self._store.registry.known(writer.key) or writer).acked
+        through, ranges = self._known(writer).acked
         watched = self._hub.watched(writer.run)
         pace = WATCHED_PACE if watched else QUIET_PACE
         return {"writer": writer.key, "through": through, "ranges": ranges[:1000], "watched": watched, "pace": pace}
+
+    def _known(self, writer: WriterState) -> WriterState:
+        # A failed batch makes the store forget its writers, so the one remembered here may be out of date.
+        return self._store.registry.known(writer.key) or writer
 
 
 def _decode(data: bytes) -> tuple[list[tuple[Frame, memoryview]], list[FrameError]]:

@@ -123,6 +123,8 @@ class _Session:
             await self._notice({"type": "event", "event": runs.event_json(event)})
         for alert in change.alerts:
             await self._notice({"type": "alert", "alert": alert})
+        if change.landscape and not change.deleted:
+            await self._notice({"type": "landscape", "run": change.run, "landscape": True})
         if mine and change.state and not change.deleted:
             self._late_runs[change.run] = None
 

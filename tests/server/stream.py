@@ -39,6 +39,19 @@ HISTOGRAM_COLUMNS = [
     ["nonfinite", "u4", 1],
     ["counts", "u4", BINS],
 ]
+_DOUBLES = (
+    "base taken best_alpha critical_low critical_high learning_rate stability_threshold update_norm spent elapsed"
+)
+LANDSCAPE_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "line points": {"alpha": "f8", "loss": "f8", "seconds": "f4"},
+    "line summary": dict.fromkeys(_DOUBLES.split(), "f8"),
+    "verdict points": {"base": "f8", "clipped": "f8", "raw": "f8", "seconds": "f4"},
+    "verdict unsupported": {},
+    "surface plane": dict.fromkeys(["low_u", "high_u", "low_v", "high_v", "unit_u", "unit_v", "base"], "f8"),
+    "surface points": {"i": "u4", "j": "u4", "loss": "f8", "seconds": "f4"},
+    "surface path": {"step": "i8", "u": "f8", "v": "f8", "off": "f8", "loss": "f8"},
+    "trajectory points": {"step": "i8", "loss": "f8", "norm": "f8", "seconds": "f4", "sketch": "f4"},
+}
 DTYPES = {"u1": "u1", "u4": "<u4", "i8": "<i8", "f4": "<f4", "f8": "<f8"}
 
 
@@ -166,6 +179,31 @@ class Writer:
         header = {"metric": "grad_histogram", "table": self.table, "rows": len(places), "lowest": -48}
         header |= {"columns": HISTOGRAM_COLUMNS, **other}
         return self.frame(Kind.HISTOGRAM, header, [column.tobytes() for column in columns])
+
+    def landscape(
+        self,
+        name: str,
+        probe: int,
+        step: int,
+        columns: Mapping[str, ArrayLike] | None = None,
+        about: Mapping[str, Any] | None = None,
+        /,
+        **other: Any,
+    ) -> bytes:
+        """A frame of a probe; ``name`` as in "line points". What the columns lack is 0."""
+        what, part = name.split(" ")
+        given = {key: np.asarray(value) for key, value in (columns or {}).items()}
+        rows = max((len(value) for value in given.values() if value.ndim), default=1 if given else 0)
+        schema, body = [], []
+        for key, dtype in LANDSCAPE_COLUMNS[name].items():
+            value = given.get(key, np.zeros(1))
+            if key == "sketch":
+                value = np.atleast_2d(value)
+            schema.append([key, dtype, value.shape[1] if value.ndim == 2 else 1])
+            shape = (rows, *value.shape[1:]) if value.ndim == 2 else rows
+            body.append(np.ascontiguousarray(np.broadcast_to(value, shape), DTYPES[dtype]).tobytes())
+        header = {"probe": probe, "what": what, "part": part, "step": step, "rows": rows, "columns": schema}
+        return self.frame(Kind.LANDSCAPE, header | {"about": dict(about or {})} | other, body)
 
     def event(self, name: str, text: str = "", step: int = 0) -> bytes:
         return self.frame(Kind.EVENT, {"step": step, "time": 1e9, "name": name, "text": text})

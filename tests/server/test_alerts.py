@@ -70,6 +70,25 @@ def test_rules_go_on_after_a_restart_and_raise_nothing_twice(tmp_path: Path) -> 
         assert [(a["first_step"], a["last_step"], a["count"]) for a in found] == [(4, 4, 1), (1, 2, 2)]
 
 
+def test_a_probe_that_changed_the_training_raises_an_alert_once(tmp_path: Path) -> None:
+    writer = Writer()
+    moved = writer.opening() + writer.steps([0, 1], loss=1.0) + writer.event("probe_tripwire", "a buffer moved", 1)
+    with Served(tmp_path) as served, served.ingest() as socket:
+        socket.store(writer, moved + writer.event("probe", "off", 1) + writer.steps([2], [BAD], loss=1.0))
+        served.wait("/api/alerts", lambda found: len(found["alerts"]) == 2)
+        kinds = {event["name"]: event["kind"] for event in served.get(f"/api/runs/{writer.run}/events")["events"]}
+        assert kinds.items() >= {("probe_tripwire", "hook"), ("probe", "hook")}
+    with Served(tmp_path) as served, served.ingest() as socket:
+        socket.store(writer, moved + writer.steps([3], loss=1.0))
+        time.sleep(0.3)
+        alerts = served.get("/api/alerts")["alerts"]
+        assert {(a["rule"], a["severity"], a["first_step"], a["count"]) for a in alerts} == {
+            ("probe_tripwire", "critical", 1, 1),
+            ("nonfinite", "critical", 2, 1),
+        }
+        assert any("a buffer moved" in alert["text"] for alert in alerts) and len(alerts) == 2
+
+
 def test_rules_that_had_no_time_before_the_end_are_run_at_the_next_start(tmp_path: Path) -> None:
     def reached(boundary: str) -> None:
         if boundary == "before_rules":

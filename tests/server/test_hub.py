@@ -30,6 +30,17 @@ def test_a_run_is_watched_from_its_first_viewer_to_its_last() -> None:
     assert heard == [("a", True), ("b", True), ("a", False), ("b", False)]
 
 
+def test_of_other_runs_than_the_watched_one_the_landscape_does_not_matter() -> None:
+    hub = Hub()
+    with hub.viewer() as viewer:
+        hub.watch(viewer, "a")
+        for run in ("a", "b"):
+            hub.publish({run: RunChange(run, landscape=True)})
+            hub.publish({run: RunChange(run, state=True)})
+        changes = viewer.take()
+        assert changes["a"].landscape and not changes["b"].landscape
+
+
 def test_a_runs_alert_reaches_viewers_of_other_runs_once_in_its_newest_form() -> None:
     hub = Hub()
     with hub.viewer() as viewer:

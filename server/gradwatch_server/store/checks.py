@@ -12,7 +12,7 @@ from gradwatch.frames import Column, FrameError, Kind
 
 from .decode import DTYPES, LAYER_METRIC, Layer
 
-# What a hook may send; landscape frames are understood and kept for the versions that show them.
+# What a hook may send.
 INCOMING: Final = frozenset(kind for kind in Kind if kind < Kind.ACK)
 _HEX: Final = frozenset("0123456789abcdef")
 _MOST_TAGS: Final = 100
@@ -36,7 +36,7 @@ class Hello:
     total_steps: int | None
     norm_type: float
     started_at: float
-    about: dict[str, Any]  # shown as it came: config, clip, norm_type, nonfinite, host, client, world_size
+    about: dict[str, Any]  # shown as it came: config, clip, norm_type, nonfinite, host, client, world_size, control
 
     @property
     def run_id(self) -> str:
@@ -88,7 +88,7 @@ def hello(header: Mapping[str, Any]) -> Hello:
         total_steps=count_or_none(header, "total_steps"),
         norm_type=_norm_type(header.get("norm_type", 2.0)),
         started_at=moment(header, "started_at"),
-        about={name: header.get(name) for name in kept},
+        about={**{name: header.get(name) for name in kept}, "control": _control(header.get("control", False))},
     )
 
 
@@ -177,6 +177,12 @@ def _name(header: Mapping[str, Any], name: str) -> str:
     value = frames.check_text(f"'{name}'", header.get(name))
     if not value:
         raise FrameError("field", f"'{name}' must not be empty")
+    return value
+
+
+def _control(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise FrameError("field", "'control' must be true or false")
     return value
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
-from . import checks, hello, tables, upsert
+from . import checks, hello, landscape_frames, tables, upsert
 from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
@@ -22,7 +22,9 @@ from .states import refresh_run
 FINEST: Final = 64  # steps in a bucket of the lowest roll-up level
 MOST_USER_SERIES: Final = 1_000
 # Event names of the hook itself; everything else that comes as an event was the user's.
-HOOK_EVENTS: Final = frozenset({"fallback", "degraded", "overflow", "dropped", "wiring", "fold", "detached"})
+HOOK_EVENTS: Final = frozenset(
+    {"fallback", "degraded", "overflow", "dropped", "wiring", "fold", "detached", "probe", "probe_tripwire"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Batch:
                 return self._scalars(writer, run, frame)
             case Kind.SAMPLES | Kind.HISTOGRAM:
                 return self._samples(writer, frame)
+            case Kind.LANDSCAPE:
+                return self._landscape(run, frame)
             case Kind.EVENT:
                 self._event(writer, frame)
             case Kind.DROPPED:
@@ -193,6 +197,12 @@ class Batch:
         first, last = int(rows.steps.min()), int(rows.steps.max())
         writer.scalars_span = max(writer.scalars_span, last - first)
         return Stored(len(rows.steps), first, last, stored_kind(metric))
+
+    def _landscape(self, run: RunState, frame: Frame) -> Stored:
+        # Of probes nothing is in the columns either: viewers are told, and ask for them over HTTP.
+        rows, first, last = landscape_frames.check_landscape(frame)
+        self.change(run.id).landscape = True
+        return Stored(frame.header["rows"], first, last, landscape_frames.stored_kind(rows.name))
 
     def _event(self, writer: WriterState, frame: Frame) -> None:
         header = frame.header

@@ -143,7 +143,7 @@ class Queries:
 
     def __init__(self, engine: AsyncEngine, books: Books) -> None:
         self._engine, self._books = engine, books
-        self._heavy = asyncio.Semaphore(HEAVY_QUERIES)
+        self.heavy = asyncio.Semaphore(HEAVY_QUERIES)
 
     async def view(self, run: str, attempt: int | None = None, rank: int | None = None) -> View:
         """The run as one line of steps."""
@@ -178,7 +178,7 @@ class Queries:
         """The columns that touch first..last, each whole, whatever the range."""
         first, last = first // width * width, last // width * width + width - 1
         wanted = await self.series_names(view) if names is None else names
-        async with self._heavy:
+        async with self.heavy:
             parts = [await self._segment(s, first, last, width, metric) for s in view.segments]
         layer_names = await self._layer_names(view.run, metric)
         return await asyncio.to_thread(_join, parts, width, wanted, layer_names, metric)
@@ -186,7 +186,7 @@ class Queries:
     async def sampled(self, view: View, metric: str, first: int, last: int, width: int) -> Reduced:
         """A sampled layer metric over all columns of the view that touch first..last; blank where none was taken."""
         first, last = first // width * width, last // width * width + width - 1
-        async with self._heavy:
+        async with self.heavy:
             found = await sampling.load(self._engine, self._books, view, metric, (first, last))
         # After the frames, so that none of their layers is missing.
         names = [layer.name for layer in await self.layers(view.run)]
@@ -198,7 +198,7 @@ class Queries:
     async def histograms(self, view: View, layer: str, first: int, last: int, width: int) -> Histograms:
         """The histograms of one layer, added up over each column of the view that touches first..last."""
         first, last = first // width * width, last // width * width + width - 1
-        async with self._heavy:
+        async with self.heavy:
             found = await sampling.load(self._engine, self._books, view, HISTOGRAM, (first, last), layer)
         columns = sampling.columns_of(view, first, last, width)
         return await asyncio.to_thread(sampling.add_histograms, found, columns, width)
@@ -219,7 +219,7 @@ class Queries:
         """The steps from first to last one by one, at most about ``limit`` of them."""
         found: list[RawRows] = []
         count = 0
-        async with self._heavy:
+        async with self.heavy:
             async for _, end, rows in self.pieces(view, first, last):
                 found.append(rows)
                 count += len(rows.steps)

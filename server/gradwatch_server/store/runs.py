@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, true, update
+from sqlalchemy import ColumnElement, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables
@@ -50,10 +50,9 @@ async def get_run(connection: AsyncConnection, run: str) -> dict[str, Any] | Non
 
 
 async def get_about(connection: AsyncConnection, run: str) -> dict[str, Any]:
-    """What the newest hello said: config, clip, norm_type, host, ..."""
+    """What the newest hello said: config, clip, norm_type, host, ...; and whether the run takes commands."""
     about = await connection.scalar(select(tables.runs.c.about).where(tables.runs.c.id == run))
-    known: dict[str, Any] = json.loads(about or "{}")
-    return known
+    return {"control": False, **json.loads(about or "{}")}  # hooks before the first command said nothing of it
 
 
 async def get_attempts(connection: AsyncConnection, run: str) -> list[dict[str, Any]]:
@@ -115,6 +114,11 @@ async def acknowledge(connection: AsyncConnection, alert: int, now: float) -> di
     await connection.execute(update(tables.alerts).where(c.id == alert).values(state="acknowledged", updated_at=now))
     row = (await connection.execute(select(tables.alerts).where(c.id == alert))).first()
     return None if row is None else alert_json(row)
+
+
+async def add_event(connection: AsyncConnection, event: dict[str, Any]) -> None:
+    """Write down what did not come in a frame."""
+    await connection.execute(insert(tables.events).values(event))
 
 
 def event_json(event: dict[str, Any]) -> dict[str, Any]:

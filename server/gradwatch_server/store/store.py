@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..changes import RunChange
 from .engine import open_engines
 from .migrations.upgrade import upgrade
+from .probes import Probes
 from .queries import Queries
 from .reading import Books
 from .registry import Registry
@@ -25,6 +26,7 @@ class Store:
         self.books = Books(self.engines.read)
         self.writer = Writer(self.engines.write, self.registry, self._committed, reached)
         self.queries = Queries(self.engines.read, self.books)
+        self.probes = Probes(self.engines.read, self.queries.heavy)
         self.roller = Roller(self.engines.read, self.books, self.writer)
         self.heard: dict[str, float] = {}  # when writers were last heard of, heartbeats included
         self._listeners: list[Callable[[dict[str, RunChange]], None]] = []

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradwatch.frames import MAX_COUNT
+
 from .reading import Stream
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Steps ``first`` to ``last`` of one writer."""
+    """Steps ``first`` to ``last`` of one writer; of what it probes, all up to ``until``.
+
+    A probe may arrive before the step it is about, so the writer's last step does not end its probes.
+    """
 
     stream: Stream
     first: int
     last: int
+    until: int = MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,9 @@ def make_view(
         mine = [s for s in streams if s.attempt == number and (rank is None or s.rank == rank)]
         chosen = min(mine, key=lambda s: (s.rank, s.id), default=None)
         if chosen and chosen.first_step is not None and chosen.last_step is not None:
-            last = chosen.last_step if hidden_from is None else min(chosen.last_step, hidden_from - 1)
+            until = MAX_COUNT if hidden_from is None else hidden_from - 1
+            last = min(chosen.last_step, until)
             if chosen.first_step <= last:
-                segments.append(Segment(chosen, chosen.first_step, last))
+                segments.append(Segment(chosen, chosen.first_step, last, until))
         hidden_from = starts[number] if hidden_from is None else min(hidden_from, starts[number])
     return View(run, tuple(sorted(segments, key=lambda s: s.first)))

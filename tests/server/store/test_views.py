@@ -32,6 +32,14 @@ def test_an_attempt_that_began_earlier_hides_later_parts_of_all_before() -> None
     assert seen(*streams, starts={1: 0, 2: 50, 3: 20}) == [(1, 0, 19), (3, 20, 30)]
 
 
+def test_what_is_probed_may_lie_beyond_the_last_step_but_not_where_a_newer_attempt_hides_it() -> None:
+    streams = (stream(1, 1, 0, (0, 99)), stream(2, 2, 0, (150, 180)))
+    view = make_view("r", streams, {1: 0, 2: 150, 3: 170}, None, None)
+    assert [(s.last, s.until) for s in view.segments] == [(99, 149), (169, 169)]
+    alone = make_view("r", streams, {1: 0, 2: 150, 3: 170}, 2, None)
+    assert [(s.last, s.until) for s in alone.segments] == [(180, 2**53 - 1)]
+
+
 def test_the_lowest_rank_of_each_attempt_unless_one_is_named() -> None:
     streams = (stream(1, 1, 0, (0, 9)), stream(2, 1, 1, (0, 8)), stream(3, 2, 1, (10, 19)))
     starts = {1: 0, 2: 10}
