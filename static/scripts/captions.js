@@ -15,9 +15,8 @@ const PLANES = { update: "update × gradient", trajectory: "trajectory", random:
 /** A plane as a person reads it. @param {string} plane */
 export const planeName = (plane) => PLANES[plane] ?? plane;
 
-/** Batches, mode, numbers, and what was held still. @param {About} about */
-export function aboutWords(about) {
-  const { batches, mode, dtype, normalisation, seed, buffers, hooks_left_out: hooks, optimizer } = about;
+/** Batches, mode, type of numbers, normalisation and seed. @param {About} about */
+export function aboutWords({ batches, mode, dtype, normalisation, seed }) {
   const norm = normalisation === "none" ? "not normalised" : normalisation && `${normalisation}-normalised`;
   return [
     typeof batches === "number" && `${formatCount(batches)} held-out ${batches === 1 ? "batch" : "batches"}`,
@@ -25,11 +24,14 @@ export function aboutWords(about) {
     dtype && String(dtype),
     norm,
     typeof seed === "number" && `seed ${seed}`,
-    optimizer && String(optimizer),
-    buffers && `buffers ${buffers}`,
-    Boolean(hooks) && `${formatCount(Number(hooks))} ${hooks === 1 ? "hook" : "hooks"} left out`,
   ];
 }
+
+/** What stood still or was left out, so that the training was not touched. @param {About} about */
+const setting = ({ buffers, hooks_left_out: hooks }) => [
+  buffers && `buffers ${buffers}`,
+  Boolean(hooks) && `${formatCount(Number(hooks))} ${hooks === 1 ? "hook" : "hooks"} left out`,
+];
 
 /** What probing has cost the run. @param {Landscape["cost"] | undefined} cost */
 export function costWords(cost) {
@@ -49,6 +51,7 @@ export function tapeCaption({ tape, line, cost }) {
     "Loss along each probed update, less the loss before it",
     shown,
     ...aboutWords(line?.about ?? {}),
+    ...setting(line?.about ?? {}),
     `${formatShare(losses.length ? missing / losses.length : 0)} not computed`,
     bad && `${formatCount(bad)} not finite`,
     costWords(cost),
@@ -62,9 +65,9 @@ export const lineCaption = ({ line, cost }) =>
 /** @param {Landscape} data @param {number} measured how many probes found the critical step */
 export const gaugeCaption = ({ line, cost, tape }, measured) =>
   joined([
-    "Sharpness = 2 / (critical alpha × learning rate)",
+    "2 / (critical α × learning rate)",
     line?.about.rule && `threshold: ${line.about.rule}`,
-    `critical step found in ${formatCount(measured)} of ${formatCount(tape.probes.length)} probes shown`,
+    `found in ${formatCount(measured)} of ${formatCount(tape.probes.length)} probes`,
     ...aboutWords(line?.about ?? {}).slice(0, 3),
     costWords(cost),
   ]);
@@ -81,16 +84,17 @@ export const verdictCaption = ({ line, cost, verdict }) =>
 
 /**
  * @param {Landscape} data @param {number | null | undefined} now the step the training is at
- * @param {{capped: number, missing: number, wanted: number}} counts
+ * @param {{capped: number, missing: number, wanted: number, finer: number}} counts
  */
-export function surfaceCaption({ surface, cost }, now, { capped, missing, wanted }) {
+export function surfaceCaption({ surface, cost }, now, { capped, missing, wanted, finer }) {
   if (!surface) return "";
   const { step, about, computed, nonfinite, seconds } = surface;
   return joined([
     `Surface at step ${formatCount(step)}${typeof now === "number" && now !== step ? `; the model is now at step ${formatCount(now)}` : ""}`,
     `plane: ${planeName(String(about.plane ?? "unknown"))}`,
     ...aboutWords(about),
-    `${formatCount(computed)} of ${formatCount(wanted)} points`,
+    ...setting(about),
+    `${formatCount(wanted - missing)} of ${formatCount(wanted)} points${finer ? ` and ${formatCount(finer)} finer, as dots` : ""}`,
     `${formatShare(computed ? capped / computed : 0)} capped`,
     `${formatShare(wanted ? missing / wanted : 0)} missing`,
     nonfinite && `${formatCount(nonfinite)} not finite`,

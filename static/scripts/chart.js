@@ -156,7 +156,7 @@ export class Plot {
       uirevision: "kept",
       aspectmode: "manual",
       aspectratio: { x: 1.15, y: 1.15, z: 0.75 },
-      camera: { eye: { x: 1.25, y: -1.35, z: 0.85 }, center: { x: 0, y: 0, z: -0.12 } },
+      camera: { eye: { x: 1.05, y: -1.2, z: 1.25 }, center: { x: 0, y: 0, z: -0.16 } },
       dragmode: "turntable",
       xaxis: axis(axes.x),
       yaxis: axis(axes.y),

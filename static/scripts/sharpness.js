@@ -6,7 +6,7 @@ import { criticalOf } from "./tape.js";
 
 /** @typedef {import("./landscape.js").Probe} Probe */
 /** @typedef {"good" | "near" | "over" | "unknown"} Zone */
-/** @typedef {{zone: Zone, ratio: number, figure: string, words: string, note: string}} Reading ratio: taken to critical */
+/** @typedef {{zone: Zone, ratio: number, figure: string, note: string}} Reading figure: step taken to critical step */
 
 const NEAR = 0.5; // of the critical step: a step this long has little room left
 /** The ends of the gauge, as shares of the critical step. */
@@ -23,7 +23,7 @@ const NOTES = {
   good: "Well below it: this step had room to spare.",
   near: "Close to it: a step not much longer would have raised the loss.",
   over: "Longer than critical: this step raised the loss it was probed on.",
-  unknown: "",
+  unknown: "The critical step is not measured yet.",
 };
 
 /** The newest probe that is whole. @param {Probe[]} probes @returns {Probe | null} */
@@ -38,14 +38,13 @@ export function newestMeasured(probes) {
 export function readSharpness(probe) {
   const { alpha, bracket } = probe ? criticalOf(probe) : { alpha: NaN, bracket: "unknown" };
   if (bracket === "unknown" || !(alpha > 0))
-    return { zone: "unknown", ratio: NaN, figure: "–", words: "The critical step is not measured yet", note: "" };
+    return { zone: "unknown", ratio: NaN, figure: "", note: NOTES.unknown };
   const ratio = 1 / alpha;
   if (bracket === "beyond")
     return {
       zone: zoneOf(ratio),
       ratio,
       figure: `< ${figureOf(ratio)} ×`,
-      words: "Your step is less than that share of the critical one",
       note: `The loss did not rise up to ${figureOf(alpha)} times the step taken.`,
     };
   if (bracket === "at once")
@@ -53,11 +52,10 @@ export function readSharpness(probe) {
       zone: "over",
       ratio,
       figure: `> ${figureOf(ratio)} ×`,
-      words: "Your step is more than that many times the critical one",
       note: `The loss rises at once along this step: already at ${figureOf(alpha)} of it.`,
     };
   const zone = zoneOf(ratio);
-  return { zone, ratio, figure: `${figureOf(ratio)} ×`, words: "Your step is that many times the critical one", note: NOTES[zone] };
+  return { zone, ratio, figure: `${figureOf(ratio)} ×`, note: NOTES[zone] };
 }
 
 /** The place 0..1 of a ratio on the gauge's log scale. @param {number} ratio */

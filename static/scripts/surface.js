@@ -71,6 +71,18 @@ export function emptyCells({ loss }, stride) {
 }
 
 /**
+ * How many points the finest wanted grid has, how many of them were never computed, and how many finer ones there are.
+ * @param {Surface} surface
+ */
+export function countsOf({ about, loss, computed }) {
+  const side = Number(about.levels) || loss.length;
+  const stride = Math.max(1, Math.round((loss.length - 1) / (side - 1)));
+  const cells = thinned(loss, stride).flat();
+  const missing = cells.filter((value) => value === null).length;
+  return { wanted: cells.length, missing, finer: Math.max(0, computed - (cells.length - missing)) };
+}
+
+/**
  * The scale of a grid. Losses that reach zero or below are lifted above it; a few that tower over the rest are cut off,
  * else they alone would be seen.
  * @param {Grid} grid @returns {Scale | null}

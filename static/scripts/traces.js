@@ -52,6 +52,22 @@ export function dotsTrace({ x, y }, { colour, size = 6, symbol = "circle", rim, 
   };
 }
 
+/**
+ * Words at points.
+ * @param {{x: number, y: number, text: string, at: string}[]} labels `at` says where from the point they stand
+ * @param {string} colour
+ */
+export const labelTrace = (labels, colour) => ({
+  type: "scatter",
+  mode: "text",
+  x: labels.map(({ x }) => x),
+  y: labels.map(({ y }) => y),
+  text: labels.map(({ text }) => text),
+  textposition: labels.map(({ at }) => at),
+  textfont: { color: colour, size: 11 },
+  cliponaxis: false,
+});
+
 /** @param {string[]} colours */
 const scaleOfColours = (colours) => colours.map((colour, at) => [at / (colours.length - 1), colour]);
 

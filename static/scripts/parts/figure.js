@@ -26,6 +26,7 @@ import { colours } from "../theme.js";
 /**
  * @typedef {object} FigureSpec
  * @property {string} id @property {string} title @property {string} hint for those who cannot see it
+ * @property {Node} [heading] in place of the title
  * @property {import("../chart.js").Margin} margin @property {(Node | string)[]} [controls] @property {(Node | string)[]} [lead]
  * @property {(state: State, size: Size, colours: Colours) => Drawn | null} draw null: there is nothing
  * @property {(state: State) => string} caption @property {(state: State) => unknown[]} inputs drawn again when one changes
@@ -50,8 +51,7 @@ export class Figure {
     );
     this.readout = h("p", { className: "figure-readout", "aria-live": "polite" });
     this.caption = h("p", { className: "caption" });
-    const head = h("header", { className: "figure-head" }, h("h3", {}, spec.title), spec.controls ?? []);
-    this.title = /** @type {HTMLElement} */ (head.firstElementChild);
+    const head = h("header", { className: "figure-head" }, h("h3", {}, spec.heading ?? spec.title), spec.controls ?? []);
     this.element = h(
       "section",
       { className: `figure figure-${spec.id}`, "aria-label": spec.title },

@@ -55,12 +55,12 @@ export class LandscapeSection {
   }
 
   redrawSurface() {
-    if (this.shown) this.update(this.shown);
+    if (this.shown) this.update(this.shown, true);
     this.surface.mark(true);
   }
 
-  /** @param {State} state with the steps that the charts show */
-  update(state) {
+  /** @param {State} state with the steps that the charts show @param {boolean} [urgent] */
+  update(state, urgent = false) {
     const before = this.shown;
     this.shown = state;
     const { data } = state.landscape;
@@ -75,7 +75,8 @@ export class LandscapeSection {
     if (before?.landscape.data !== data) this.tape.mark();
     if (before?.landscape.data !== data) this.tape.point(state);
     setText(this.caption, tapeCaption(data));
-    for (const spec of this.specs) spec.tell(state);
+    if (urgent || before?.landscape !== state.landscape || before.run !== state.run)
+      for (const spec of this.specs) spec.tell(state);
     for (const figure of this.figures) figure.update(state);
     this.request.update(state);
   }

@@ -7,8 +7,8 @@ import { h, icon, setText } from "../dom.js";
 import { formatCount } from "../format.js";
 import { gaugePlace, newestMeasured, readSharpness, sharpnessWords } from "../sharpness.js";
 import { sharpnessLines } from "../tape.js";
-import { dotsTrace, lineTrace } from "../traces.js";
 import { faded } from "../theme.js";
+import { dotsTrace, labelTrace, lineTrace } from "../traces.js";
 
 /** @typedef {import("../state.js").State} State */
 
@@ -35,8 +35,9 @@ export function gaugeFigure() {
       const over = x.map((_, at) => Number(sharpness[at]) > Number(threshold[at] ?? Infinity));
       return {
         traces: [
-          { ...lineTrace(limit, { colour: theme.threshold, width: 1.5, dash: "5px,3px" }) },
+          lineTrace(limit, { colour: theme.threshold, width: 1.5, dash: "5px,3px" }),
           lineTrace({ x, y: sharpness }, { colour: faded(theme.norm, 0.55), width: 1.25 }),
+          labelTrace(thresholdLabel(x, threshold), theme.threshold),
           dotsTrace(
             { x, y: sharpness },
             { colour: over.map((yes) => (yes ? theme.bad : theme.norm)), size: x.length > width / 8 ? 3.5 : 5 },
@@ -59,13 +60,19 @@ export function gaugeFigure() {
   };
 }
 
+/** A name above the first part of the threshold. @param {number[]} x @param {(number | null)[]} threshold */
+function thresholdLabel(x, threshold) {
+  const at = threshold.findIndex((value, place) => value !== null && place >= x.length * 0.3);
+  return at < 0 ? [] : [{ x: x[at], y: Number(threshold[at]), text: "stable below", at: "top center" }];
+}
+
 /** @param {import("../landscape.js").Probe | null} probe */
 const readout = (probe) =>
   probe ? `step ${formatCount(probe.step)}: ${readSharpness(probe).figure} the critical step, ${sharpnessWords(probe)}` : "";
 
 /** The big words with the needle under them. */
 function gaugeLead() {
-  const [figure, words, note] = [h("strong", { className: "gauge-figure" }), h("span"), h("p", { className: "small" })];
+  const [figure, note] = [h("strong", { className: "gauge-figure" }), h("p", { className: "small" })];
   const sign = h("span", { className: "gauge-icon" });
   const needle = h("i", { className: "needle" });
   const ticks = [0.1, 0.5, 1].map((ratio) =>
@@ -78,14 +85,15 @@ function gaugeLead() {
     needle,
     ticks,
   );
-  const element = h("div", { className: "gauge-lead" }, h("p", { className: "gauge-words" }, sign, figure, words), scale, note);
+  const sentence = h("span", {}, "Your step is ", figure, " the critical one");
+  const element = h("div", { className: "gauge-lead" }, h("p", { className: "gauge-words" }, sign, sentence), scale, note);
   const update = (/** @type {State} */ state) => {
     const probe = newestMeasured(state.landscape.data?.tape.probes ?? []);
     const reading = readSharpness(probe);
     if (element.dataset.zone !== reading.zone) sign.replaceChildren(icon(ICONS[reading.zone]));
     element.dataset.zone = reading.zone;
     setText(figure, reading.figure);
-    setText(words, reading.words);
+    sentence.hidden = !reading.figure;
     setText(note, [reading.note, probe && `Step ${formatCount(probe.step)}: ${sharpnessWords(probe)}.`].filter(Boolean).join(" "));
     needle.hidden = !Number.isFinite(reading.ratio);
     if (!needle.hidden) needle.style.left = `${100 * gaugePlace(reading.ratio)}%`;

@@ -5,13 +5,13 @@ import { airy, finiteExtent } from "../axes.js";
 import { lineCaption, lossWords } from "../captions.js";
 import { formatCount } from "../format.js";
 import { criticalOf } from "../tape.js";
-import { dotsTrace, lineTrace } from "../traces.js";
+import { dotsTrace, labelTrace, lineTrace } from "../traces.js";
 import { chosenColumn, criticalWords } from "./landscape_tape.js";
 
 /** @typedef {import("../state.js").State} State */
 /** @typedef {{step: number, alpha: number[], loss: (number | null)[], probe: import("../landscape.js").Probe | null}} Curve */
 
-const HIGHEST = 5; // alpha up to which points are drawn; the search for the critical step goes far beyond
+const HIGHEST = 4; // alpha up to which points are drawn; the search for the critical step goes far beyond
 
 /** @param {State} state @returns {Curve | null} */
 export function curveOf(state) {
@@ -33,14 +33,15 @@ export const lineFigure = () => ({
   draw(state, _, theme) {
     const curve = curveOf(state);
     if (!curve) return null;
-    const order = curve.alpha.map((_, at) => at).filter((at) => curve.alpha[at] <= HIGHEST);
+    const highest = reachOf(curve);
+    const order = curve.alpha.map((_, at) => at).filter((at) => curve.alpha[at] <= highest);
     order.sort((a, b) => curve.alpha[a] - curve.alpha[b]);
     const x = order.map((at) => curve.alpha[at]);
     const y = order.map((at) => finiteOr(curve.loss[at]));
     const range = airy(finiteExtent(y), false);
     return {
       traces: curveTraces(curve, { x, y }, range, theme),
-      x: { range: [Math.min(-0.6, (x[0] ?? 0) - 0.1), Math.max(4.15, (x[x.length - 1] ?? 0) + 0.15)], ...ALPHAS },
+      x: { range: [-0.6, highest + 0.1], ...ALPHAS },
       y: { range, format: "~g", title: "held-out loss" },
       marks: { x, y: y.map((value) => value ?? NaN), words: (at) => `α ${x[at]}: ${lossWords(curve.loss[order[at]])}` },
     };
@@ -56,6 +57,12 @@ export const lineFigure = () => ({
 
 const ALPHAS = { values: [0, 1, 2, 3, 4], labels: ["0", "1", "2", "3", "4"], title: "α (0 before the step, 1 the step taken)" };
 
+/** The alpha up to which the curve tells of the step and the critical one: beyond, it only towers. @param {Curve} curve */
+function reachOf({ probe }) {
+  const { alpha, bracket } = probe ? criticalOf(probe) : { alpha: NaN, bracket: "unknown" };
+  return bracket === "at" || bracket === "at once" ? Math.min(HIGHEST, Math.max(2, Math.ceil(3 * alpha) / 2)) : HIGHEST;
+}
+
 /** @param {number | null} value */
 const finiteOr = (value) => (value !== null && Number.isFinite(value) ? value : null);
 
@@ -68,10 +75,15 @@ function curveTraces({ probe }, points, range, { loss, text, line, surface, chan
   const { alpha: critical, bracket } = probe ? criticalOf(probe) : { alpha: NaN, bracket: "unknown" };
   const base = points.y[points.x.indexOf(0)] ?? null;
   const best = points.x.indexOf(probe?.best_alpha ?? NaN);
+  const known = (bracket === "at" || bracket === "at once") && critical <= HIGHEST;
+  const top = range[1] - 0.04 * (range[1] - range[0]);
+  const sides = critical < 1 ? ["middle left", "middle right"] : ["middle right", "middle left"];
   return [
     ...(base === null ? [] : [lineTrace({ x: [-0.6, 5], y: [base, base] }, { colour: line, width: 1, dash: "2px,3px" })]),
     lineTrace(upright(1), { colour: text, width: 1, dash: "4px,3px" }),
-    ...(bracket === "at" || bracket === "at once" ? [lineTrace(upright(critical), { colour: change[4], width: 1.75 })] : []),
+    labelTrace([{ x: 1, y: top, text: "taken", at: known ? sides[1] : "middle right" }], text),
+    ...(known ? [lineTrace(upright(critical), { colour: change[4], width: 1.75 })] : []),
+    ...(known ? [labelTrace([{ x: critical, y: top, text: "critical", at: sides[0] }], change[4])] : []),
     lineTrace(points, { colour: loss, width: 2 }),
     dotsTrace(points, { colour: loss, size: 5, rim: surface }),
     ...(best < 0 ? [] : [dotsTrace({ x: [points.x[best]], y: [points.y[best]] }, { colour: surface, size: 9, rim: text })]),

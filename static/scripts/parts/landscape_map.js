@@ -20,7 +20,7 @@ const COLOURS = ramp(STOP_COLOURS, 64);
 /** @returns {import("./figure.js").FigureSpec & {tell: (state: State) => void}} */
 export function mapFigure() {
   const words = h("p", { className: "figure-words" });
-  const legend = colourLegend(["swatch-open", "loss not known"]);
+  const legend = colourLegend(["sign-open", "loss not known"]);
   return {
     id: "map",
     title: "Trajectory map",
@@ -32,7 +32,7 @@ export function mapFigure() {
       const trajectory = state.landscape.data?.trajectory;
       setText(words, trajectory ? explainedWords(trajectory) : "No snapshots of the weights yet.");
       const scale = trajectory ? scaleOf([trajectory.loss]) : null;
-      legend.update(scale, STOP_COLOURS, { "swatch-open": missingIn(trajectory) });
+      legend.update(scale, STOP_COLOURS, { "sign-open": missingIn(trajectory) });
     },
     inputs: (state) => [state.landscape.data],
     draw: (state, size, theme) => {

@@ -5,11 +5,10 @@
  */
 
 import { lossWords, planeName, surfaceCaption } from "../captions.js";
-import { h, setAttribute } from "../dom.js";
+import { h, setAttribute, setText } from "../dom.js";
 import { formatCount, formatValue } from "../format.js";
 import { STOP_COLOURS } from "../heatmap.js";
-import { pointsOf } from "../landscape.js";
-import { cappedIn, cellAt, emptyCells, gradientGrid, latticeOf, scaleOf } from "../surface.js";
+import { cappedIn, cellAt, countsOf, emptyCells, gradientGrid, latticeOf, scaleOf } from "../surface.js";
 import { recall, remember } from "../theme.js";
 import { colourLegend } from "./legend.js";
 import { flatScene, spaceScene } from "./surface_scene.js";
@@ -29,6 +28,11 @@ const KEY = "gradwatch.surface";
 /** Another ramp than the loss has: it is another quantity. */
 const SLOPE_COLOURS = ["#0d0b2b", "#3b0f70", "#8c2981", "#de4968", "#fe9f6d", "#fcfdbf"];
 
+/** @type {Record<Quantity, string>} */
+const HEADINGS = {
+  loss: "Loss surface",
+  slope: "In-plane gradient magnitude: regions prone to instability",
+};
 const NO_WEBGL = "This browser has no WebGL, which a 3-D view needs; the contour shows the same points.";
 
 /** @param {Surface} surface @param {Quantity} quantity @returns {View} */
@@ -40,12 +44,6 @@ export function viewOf(surface, quantity) {
   const [lattice, empty] = [latticeOf(surface, grid), emptyCells(surface, stride)];
   const heights = quantity === "loss" ? scale : scaleOf(surface.loss);
   return { surface, quantity, grid, lattice, scale, heights, empty, capped: cappedIn(grid, scale), colours };
-}
-
-/** How many points a surface is to have, and how many are not there yet. @param {Surface} surface */
-export function wantedOf({ about, computed, u }) {
-  const wanted = pointsOf({ levels: Number(about.levels) || u.length });
-  return { wanted, missing: Math.max(0, wanted - computed) };
 }
 
 /** Whether this browser can draw in 3-D at all. */
@@ -83,7 +81,7 @@ export function surfaceFigure({ actions }) {
     title: "Loss surface",
     hint: "Loss around the weights of one step, with the path of the weights",
     margin: { left: 58, right: 14, top: 8, bottom: 40 },
-    controls: [parts.choices],
+    heading: parts.heading,
     lead: [parts.toggles, parts.legend.element, parts.problem],
     watch: (/** @type {() => void} */ callback) => (redraw = callback),
     tell: (/** @type {State} */ state) => parts.update(state, current(state), quantity, space),
@@ -93,13 +91,13 @@ export function surfaceFigure({ actions }) {
       const shown = current(state);
       if (!shown?.scale) return null;
       const flat = { ...flatScene(shown, size, theme), marks: surfaceMarks(shown) };
-      return space ? { ...flat, space: spaceScene(shown, theme) } : flat;
+      return space ? { ...flat, space: spaceScene(shown) } : flat;
     },
     caption(/** @type {State} */ state) {
       const shown = current(state);
       const { data } = state.landscape;
       if (!shown || !data) return "";
-      return surfaceCaption(data, state.run?.last_step, { capped: shown.capped, ...wantedOf(shown.surface) });
+      return surfaceCaption(data, state.run?.last_step, { capped: shown.capped, ...countsOf(shown.surface) });
     },
   };
 }
@@ -146,8 +144,10 @@ function surfaceControls(on) {
     { className: "surface-toggles" },
     h("div", { className: "segments", role: "group", "aria-label": "Colour by" }, loss, slope),
     h("div", { className: "segments", role: "group", "aria-label": "Drawn as" }, flat, deep),
+    choices,
   );
   const legend = colourLegend(["sign-void", "not computed"], ["sign-hatch", "non-finite"], ["sign-cap", "capped"]);
+  const heading = h("span");
   const problem = h("p", { className: "problem", role: "status", hidden: true }, NO_WEBGL);
   let listed = "";
   const list = (/** @type {State} */ { landscape: { data, surface } }) => {
@@ -169,10 +169,11 @@ function surfaceControls(on) {
     for (const [element, on] of /** @type {[Element, boolean][]} */ ([[loss, quantity === "loss"], [slope, quantity === "slope"], [flat, !space], [deep, space]]))
       setAttribute(element, "aria-pressed", String(on));
     toggles.hidden = !view;
+    setText(heading, HEADINGS[quantity]);
     const { nonfinite = [], missing = [] } = view?.empty ?? {};
     const counts = { "sign-void": missing.length, "sign-hatch": nonfinite.length, "sign-cap": view?.capped ?? 0 };
     legend.update(view?.scale ?? null, view?.colours ?? [], counts);
   };
   const complain = (/** @type {boolean} */ missing) => (problem.hidden = !missing);
-  return { choices, toggles, legend, problem, update, complain };
+  return { heading, toggles, legend, problem, update, complain };
 }

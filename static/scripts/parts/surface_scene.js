@@ -11,6 +11,8 @@ import { drawHatch, drawVoid } from "./hatching.js";
 
 const [LIGHT, DARK] = ["#ffffff", "#14181d"]; // over every colour of the ramps, in both themes
 
+const PATH = { loss: "#ff5a36", slope: "#37d5f5" }; // in 3-D a line has no casing: a colour that the ramp has not
+
 /** @type {Record<string, [string, string]>} */
 const AXES = {
   update: ["u: along the update", "v: along the gradient"],
@@ -36,7 +38,6 @@ export function flatScene(view, size, theme) {
   const shades = ramp(colours, 64);
   const shade = (/** @type {number} */ value) =>
     shades[Math.round(((Number(onScale(value, scale)) - scale.low) / (scale.high - scale.low)) * 63)];
-  const air = (/** @type {number[]} */ axis) => (axis[1] - axis[0]) / 2;
   const [x, y] = [ends(u), ends(v)];
   return {
     traces: [
@@ -50,11 +51,11 @@ export function flatScene(view, size, theme) {
       ),
       ...pathTraces(surface, x, y),
     ],
-    x: { range: [x[0] - air(u), x[1] + air(u)], format: "~g", title: titles(surface)[0], grid: false },
-    y: { range: [y[0] - air(v), y[1] + air(v)], format: "~g", title: titles(surface)[1], grid: false },
+    x: { range: x, format: "~g", title: titles(surface)[0], grid: false },
+    y: { range: y, format: "~g", title: titles(surface)[1], grid: false },
     paint(pen, place) {
-      drawVoid(pen, place.x(x[0] - air(u)), place.y(y[1] + air(v)), size.width, size.height);
-      const [wide, high] = [size.width / u.length, size.height / v.length];
+      drawVoid(pen, place.x(x[0]), place.y(y[1]), size.width, size.height);
+      const [wide, high] = [size.width / (u.length - 1), size.height / (v.length - 1)];
       for (const { i, j } of empty.nonfinite)
         drawHatch(pen, place.x(surface.u[i]) - wide / 2, place.y(surface.v[j]) - high / 2, wide, high);
     },
@@ -76,8 +77,8 @@ function pathTraces({ path }, x, y) {
     lineTrace(line, { colour: LIGHT, width: 1.75 }),
     dotsTrace({ x: kept(path.u), y: kept(path.v) }, { colour: LIGHT, size: 5, rim: DARK }),
     ...(inside[last] ? [dotsTrace(newest, { colour: LIGHT, size: 12, rim: DARK })] : []),
-    dotsTrace({ x: [0], y: [0] }, { colour: DARK, size: 16, symbol: "cross-thin", rim: DARK }),
-    dotsTrace({ x: [0], y: [0] }, { colour: LIGHT, size: 14, symbol: "cross-thin", rim: LIGHT }),
+    dotsTrace({ x: [0], y: [0] }, { colour: "rgba(255, 255, 255, 0)", size: 15, rim: DARK }),
+    dotsTrace({ x: [0], y: [0] }, { colour: "rgba(255, 255, 255, 0)", size: 12.5, rim: LIGHT }),
   ];
 }
 
@@ -93,16 +94,18 @@ const insideOf = (path, x, y) =>
 
 /**
  * Heights are losses, whatever is coloured; the path runs at its true losses, so it may leave the relief.
- * @param {View} view @param {Colours} theme
+ * @param {View} view
  */
-export function spaceScene({ surface, lattice, grid, scale, heights, colours }, theme) {
+export function spaceScene({ surface, lattice, grid, scale, heights, colours, quantity }) {
   if (!scale || !heights) return { traces: [], z: { range: /** @type {[number, number]} */ ([0, 1]) } };
   const { u, v } = lattice;
   const thin = (/** @type {import("../surface.js").Grid} */ values, /** @type {import("../surface.js").Scale} */ by) =>
     latticeOf(surface, values).z.map((row) => row.map((value) => onScale(value, by)));
   const { path } = surface;
   const inside = insideOf(path, ends(u), ends(v));
-  const z = path.loss.map((value, at) => (inside[at] ? onScale(value, heights) : null));
+  const z = path.loss.map((value) => onScale(value, heights));
+  const known = path.step.map((_, at) => at).filter((at) => inside[at] && z[at] !== null);
+  const of = (/** @type {(number | null)[]} */ values) => known.map((at) => values[at]);
   const air = (heights.high - heights.low) * 0.04;
   return {
     traces: [
@@ -111,9 +114,9 @@ export function spaceScene({ surface, lattice, grid, scale, heights, colours }, 
         { low: scale.low, high: scale.high, colours, colour: thin(grid, scale) },
       ),
       spaceTrace(
-        { x: path.u, y: path.v, z },
-        theme.text,
-        path.step.map((_, at) => (at === path.step.length - 1 ? 7 : 3)),
+        { x: of(path.u), y: of(path.v), z: of(z) },
+        PATH[quantity],
+        known.map((_, at) => (at === known.length - 1 ? 8 : 4)),
       ),
     ],
     z: {
