@@ -109,10 +109,12 @@ export function onScale(value, { shift, high }) {
 export const cappedIn = (grid, scale) =>
   scale?.cap == null ? 0 : grid.flat().filter((value) => finite(value) && Number(value) > Number(scale.cap)).length;
 
-/** Values to name on the scale, evenly in log10. @param {Scale} scale @param {number} [count] */
-export function scaleTicks({ shift, low, high }, count = 5) {
+/** Values to name on the scale, evenly in log10; the last stands for all above the cap. @param {Scale} scale @param {number} count */
+export function scaleTicks({ shift, low, high, cap }, count) {
   const values = Array.from({ length: count }, (_, at) => low + ((high - low) * at) / (count - 1));
-  return { values, labels: values.map((value) => formatValue(10 ** value - shift, 3)) };
+  const labels = values.map((value) => formatValue(10 ** value - shift, 3));
+  if (cap !== null) labels[count - 1] = `≥ ${labels[count - 1]}`;
+  return { values, labels };
 }
 
 /**

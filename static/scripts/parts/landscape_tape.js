@@ -92,7 +92,7 @@ function paintCells(pen, { area }, { columns, changes: rows, edges, top }, colou
 }
 
 /** The lines over the cells, each with a casing, so that it shows on every colour. @param {Scene} scene */
-function tapeTraces({ state, colours: { text, surface } }) {
+function tapeTraces({ state, range, area, colours: { text, surface } }) {
   const picture = tapePicture(state.landscape.data);
   if (!picture) return [];
   const { columns } = picture;
@@ -100,7 +100,8 @@ function tapeTraces({ state, colours: { text, surface } }) {
   const best = { x: columns.map(({ probe }) => probe.step), y: columns.map(({ probe }) => drawable(probe.best_alpha)) };
   const { line, beyond, atOnce } = criticalLine(columns, 4);
   const edge = { x: beyond, y: beyond.map(() => TOP - 0.16) };
-  const few = columns.length <= 120;
+  const inView = columns.filter(({ from, to }) => to >= range[0] && from <= range[1]).length;
+  const few = inView * 9 <= area.width; // else the dots would hide each other
   return [
     lineTrace(ends, { colour: surface, width: 3 }),
     lineTrace(ends, { colour: text, width: 1.25, dash: "4px,3px" }),
