@@ -36,7 +36,8 @@ export function airy(extent, log) {
  * @returns {{x: [number, number], y: [number, number]}}
  */
 export function equalRanges(across, up, width, height) {
-  const scale = 1.12 * Math.max((across[1] - across[0]) / width, (up[1] - up[0]) / height) || 1 / Math.min(width, height);
+  const scale =
+    1.12 * Math.max((across[1] - across[0]) / width, (up[1] - up[0]) / height) || 1 / Math.min(width, height);
   const around = (/** @type {[number, number]} */ [low, high], /** @type {number} */ pixels) => {
     const [middle, half] = [(low + high) / 2, (scale * pixels) / 2];
     return /** @type {[number, number]} */ ([middle - half, middle + half]);
@@ -44,7 +45,10 @@ export function equalRanges(across, up, width, height) {
   return { x: around(across, width), y: around(up, height) };
 }
 
-/** The lowest and highest finite value, or null. @param {Iterable<number | null>} values @returns {[number, number] | null} */
+/**
+ * The lowest and highest finite value, or null.
+ * @param {Iterable<number | null>} values @returns {[number, number] | null}
+ */
 export function finiteExtent(values) {
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) {

@@ -43,7 +43,8 @@ export function costWords(cost) {
 /** @param {Landscape} data */
 export function tapeCaption({ tape, line, cost }) {
   const { count, every } = tape;
-  const shown = every > 1 ? `every ${formatCount(every)}th of ${formatCount(count)} probes` : `${formatCount(count)} probes`;
+  const shown =
+    every > 1 ? `every ${formatCount(every)}th of ${formatCount(count)} probes` : `${formatCount(count)} probes`;
   const losses = tape.probes.flatMap(({ loss }) => loss);
   const missing = losses.filter((value) => value === null).length;
   const bad = losses.filter((value) => value !== null && !Number.isFinite(value)).length;
@@ -89,12 +90,14 @@ export const verdictCaption = ({ line, cost, verdict }) =>
 export function surfaceCaption({ surface, cost }, now, { capped, missing, wanted, finer }) {
   if (!surface) return "";
   const { step, about, computed, nonfinite, seconds } = surface;
+  const later = typeof now === "number" && now !== step ? `; the model is now at step ${formatCount(now)}` : "";
+  const dots = finer ? ` and ${formatCount(finer)} finer, as dots` : "";
   return joined([
-    `Surface at step ${formatCount(step)}${typeof now === "number" && now !== step ? `; the model is now at step ${formatCount(now)}` : ""}`,
+    `Surface at step ${formatCount(step)}${later}`,
     `plane: ${planeName(String(about.plane ?? "unknown"))}`,
     ...aboutWords(about),
     ...setting(about),
-    `${formatCount(wanted - missing)} of ${formatCount(wanted)} points${finer ? ` and ${formatCount(finer)} finer, as dots` : ""}`,
+    `${formatCount(wanted - missing)} of ${formatCount(wanted)} points${dots}`,
     `${formatShare(computed ? capped / computed : 0)} capped`,
     `${formatShare(wanted ? missing / wanted : 0)} missing`,
     nonfinite && `${formatCount(nonfinite)} not finite`,
@@ -104,7 +107,10 @@ export function surfaceCaption({ surface, cost }, now, { capped, missing, wanted
   ]);
 }
 
-/** Share of the movement that a plane holds, beside what noise alone would give. @param {import("./landscape.js").Trajectory} trajectory */
+/**
+ * Share of the movement that a plane holds, beside what noise alone would give.
+ * @param {import("./landscape.js").Trajectory} trajectory
+ */
 export function explainedWords({ explained, random_walk: noise }) {
   const sum = (/** @type {[Value, Value]} */ shares) => (shares[0] ?? NaN) + (shares[1] ?? NaN);
   const percent = (/** @type {number} */ share) => (Number.isFinite(share) ? `${(100 * share).toFixed(0)} %` : "–");
@@ -116,10 +122,15 @@ export function mapCaption({ trajectory, cost }, missing) {
   if (!trajectory) return "";
   const { step, snapshots, every, about } = trajectory;
   const { k, parameters } = about;
+  const last = step[step.length - 1];
   return joined([
-    `The weights' path in its own principal plane, steps ${formatCount(step[0])} to ${formatCount(step[step.length - 1])}`,
-    every > 1 ? `every ${formatCount(every)}th of ${formatCount(snapshots)} snapshots` : `${formatCount(snapshots)} snapshots`,
-    typeof k === "number" && typeof parameters === "number" && `sketch of ${formatCount(k)} numbers for ${formatCount(parameters)} parameters`,
+    `The weights' path in its own principal plane, steps ${formatCount(step[0])} to ${formatCount(last)}`,
+    every > 1
+      ? `every ${formatCount(every)}th of ${formatCount(snapshots)} snapshots`
+      : `${formatCount(snapshots)} snapshots`,
+    typeof k === "number" &&
+      typeof parameters === "number" &&
+      `sketch of ${formatCount(k)} numbers for ${formatCount(parameters)} parameters`,
     ...aboutWords(about),
     missing > 0 && `${formatShare(missing / step.length)} without a loss`,
     costWords(cost),
@@ -129,4 +140,8 @@ export function mapCaption({ trajectory, cost }, missing) {
 
 /** A loss as it is read out: with words where it is no number. @param {Value | undefined} value */
 export const lossWords = (value) =>
-  value === null || value === undefined ? "not computed" : Number.isFinite(value) ? formatValue(value, 6) : `${formatValue(value)} (not finite)`;
+  value === null || value === undefined
+    ? "not computed"
+    : Number.isFinite(value)
+      ? formatValue(value, 6)
+      : `${formatValue(value)} (not finite)`;

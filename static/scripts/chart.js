@@ -114,7 +114,10 @@ export class Chart {
   }
 }
 
-/** What every layout begins with. @param {any} element @param {Margin} margin @param {import("./theme.js").Colours} colours */
+/**
+ * What every layout begins with.
+ * @param {any} element @param {Margin} margin @param {import("./theme.js").Colours} colours
+ */
 const frame = (element, margin, colours) => ({
   width: element.clientWidth,
   height: element.clientHeight,
@@ -151,7 +154,11 @@ export class Plot {
    */
   drawSpace(traces, axes, colours) {
     const look = { backgroundcolor: "rgba(0,0,0,0)", color: colours.muted, showspikes: false, gridcolor: colours.grid };
-    const axis = (/** @type {Axis} */ given) => ({ ...plainAxis(given, colours), ...look, title: { text: given.title } });
+    const axis = (/** @type {Axis} */ given) => ({
+      ...plainAxis(given, colours),
+      ...look,
+      title: { text: given.title },
+    });
     const scene = {
       uirevision: "kept",
       aspectmode: "manual",

@@ -21,7 +21,10 @@ export function topOf(values, share = 0.97) {
   return ([1, 2, 5].find((digit) => digit * power >= size * (1 - 1e-12)) ?? 10) * power;
 }
 
-/** The place -1..1 of a value on a scale from -top to top; what lies beyond stands at its end. @param {number} value @param {number} top */
+/**
+ * The place -1..1 of a value on a scale from -top to top; what lies beyond stands at its end.
+ * @param {number} value @param {number} top
+ */
 export function placeOf(value, top) {
   const linear = top / 10 ** DECADES;
   const place = Math.log1p(Math.abs(value) / linear) / Math.log1p(top / linear);

@@ -9,8 +9,10 @@ import { parseNumber } from "./format.js";
 /** @typedef {number | null} Value null: missing */
 /**
  * @typedef {object} Probe along one update: loss at each alpha of the tape
- * @property {number} probe @property {number} step @property {Value[]} loss @property {Value} base @property {Value} taken
- * @property {Value} best_alpha @property {Value} critical_low @property {Value} critical_high @property {Value} sharpness
+ * @property {number} probe @property {number} step @property {Value[]} loss @property {Value} base
+ * @property {Value} taken
+ * @property {Value} best_alpha @property {Value} critical_low @property {Value} critical_high
+ * @property {Value} sharpness
  * @property {Value} stability_threshold @property {Value} learning_rate @property {Value} update_norm
  * @property {boolean} done
  */
@@ -33,13 +35,16 @@ import { parseNumber } from "./format.js";
 /** @typedef {{step: number[], u: Value[], v: Value[], off: Value[], loss: Value[]}} Path */
 /**
  * @typedef {object} Surface
- * @property {number} probe @property {number} step @property {About} about @property {number[]} u @property {number[]} v
+ * @property {number} probe @property {number} step @property {About} about @property {number[]} u
+ * @property {number[]} v
  * @property {Value[][]} loss loss[j][i] at v[j], u[i] @property {number} computed @property {number} nonfinite
- * @property {Value} unit_u @property {Value} unit_v @property {Value} base @property {Path} path @property {Value} seconds
+ * @property {Value} unit_u @property {Value} unit_v @property {Value} base @property {Path} path
+ * @property {Value} seconds
  */
 /**
  * @typedef {object} Trajectory
- * @property {number[]} step @property {Value[]} x @property {Value[]} y @property {Value[]} off @property {Value[]} loss
+ * @property {number[]} step @property {Value[]} x @property {Value[]} y @property {Value[]} off
+ * @property {Value[]} loss
  * @property {[Value, Value]} explained @property {[Value, Value]} random_walk @property {number} snapshots
  * @property {number} every @property {About} about
  */
@@ -50,7 +55,9 @@ import { parseNumber } from "./format.js";
  * @property {{seconds: Value, share: Value}} cost
  */
 /** @typedef {{phase: "sending" | "asked" | "refused", id: string, text: string}} Asked */
-/** @typedef {{data: Landscape | null, surface: number | null, asked: Asked | null}} LandscapeState surface null: newest */
+/**
+ * @typedef {{data: Landscape | null, surface: number | null, asked: Asked | null}} LandscapeState surface null: newest
+ */
 
 /** @returns {LandscapeState} */
 export const emptyLandscape = () => ({ data: null, surface: null, asked: null });

@@ -37,8 +37,7 @@ export function newestMeasured(probes) {
 /** What one probe says of its step. @param {Probe | null} probe @returns {Reading} */
 export function readSharpness(probe) {
   const { alpha, bracket } = probe ? criticalOf(probe) : { alpha: NaN, bracket: "unknown" };
-  if (bracket === "unknown" || !(alpha > 0))
-    return { zone: "unknown", ratio: NaN, figure: "", note: NOTES.unknown };
+  if (bracket === "unknown" || !(alpha > 0)) return { zone: "unknown", ratio: NaN, figure: "", note: NOTES.unknown };
   const ratio = 1 / alpha;
   if (bracket === "beyond")
     return {
@@ -69,5 +68,6 @@ export function sharpnessWords(probe) {
   if (!probe || probe.sharpness === null || Number.isNaN(probe.sharpness)) return "";
   const { sharpness, stability_threshold: threshold } = probe;
   const known = threshold !== null && Number.isFinite(threshold);
-  return `sharpness ${formatValue(sharpness, 3)}${known ? `, stable below ${formatValue(threshold, 3)}` : "; no threshold is known for this optimizer"}`;
+  const limit = known ? `, stable below ${formatValue(threshold, 3)}` : "; no threshold is known for this optimizer";
+  return `sharpness ${formatValue(sharpness, 3)}${limit}`;
 }

@@ -129,8 +129,8 @@ const HANDLERS = {
   dismiss: (state, { id }) => ({ ...state, toasts: state.toasts.filter((toast) => toast.id !== id) }),
   cursor: (state, { step }) => (state.cursor === step ? state : { ...state, cursor: step }),
   panning: (state, { range }) => ({ ...state, panning: range }),
-  landscape: (state, message) =>
-    shows(state, message.run) ? { ...state, landscape: receiveLandscape(state.landscape, message) } : state,
+  landscape: (state, { run, surface, answer }) =>
+    shows(state, run) ? { ...state, landscape: receiveLandscape(state.landscape, { surface, answer }) } : state,
   "landscape-surface": (state, { surface }) => ({ ...state, landscape: { ...state.landscape, surface } }),
   "landscape-asked": (state, { run, asked }) =>
     shows(state, run) ? { ...state, landscape: askedFor(state.landscape, asked) } : state,

@@ -34,7 +34,10 @@ export const stridesOf = (size) =>
 const thinned = (grid, stride) =>
   grid.filter((_, j) => j % stride === 0).map((row) => row.filter((_, i) => i % stride === 0));
 
-/** The grid to draw: the finest that is (nearly) whole, else the coarsest. @param {Surface} surface @param {Grid} [grid] */
+/**
+ * The grid to draw: the finest that is (nearly) whole, else the coarsest.
+ * @param {Surface} surface @param {Grid} [grid]
+ */
 export function latticeOf({ u, v, loss }, grid = loss) {
   const strides = stridesOf(u.length);
   const tried = (/** @type {number} */ stride) => {
@@ -46,7 +49,10 @@ export function latticeOf({ u, v, loss }, grid = loss) {
   return { u: every(u), v: every(v), z: thinned(grid, stride), stride };
 }
 
-/** Points that are finer than the grid that is drawn. @param {Surface} surface @param {number} stride @param {Grid} grid */
+/**
+ * Points that are finer than the grid that is drawn.
+ * @param {Surface} surface @param {number} stride @param {Grid} grid
+ */
 export function finerPoints({ u, v }, stride, grid) {
   /** @type {Point[]} */ const points = [];
   grid.forEach((row, j) =>
@@ -57,7 +63,10 @@ export function finerPoints({ u, v }, stride, grid) {
   return points;
 }
 
-/** Cells of the grid that were tried and came out non-finite, and those never tried. @param {Surface} surface @param {number} stride */
+/**
+ * Cells of the grid that were tried and came out non-finite, and those never tried.
+ * @param {Surface} surface @param {number} stride
+ */
 export function emptyCells({ loss }, stride) {
   const found = { nonfinite: /** @type {Cell[]} */ ([]), missing: /** @type {Cell[]} */ ([]) };
   loss.forEach((row, j) =>
@@ -109,7 +118,10 @@ export function onScale(value, { shift, high }) {
 export const cappedIn = (grid, scale) =>
   scale?.cap == null ? 0 : grid.flat().filter((value) => finite(value) && Number(value) > Number(scale.cap)).length;
 
-/** Values to name on the scale, evenly in log10; the last stands for all above the cap. @param {Scale} scale @param {number} count */
+/**
+ * Values to name on the scale, evenly in log10; the last stands for all above the cap.
+ * @param {Scale} scale @param {number} count
+ */
 export function scaleTicks({ shift, low, high, cap }, count) {
   const values = Array.from({ length: count }, (_, at) => low + ((high - low) * at) / (count - 1));
   const labels = values.map((value) => formatValue(10 ** value - shift, 3));
@@ -143,7 +155,10 @@ function slope(values, places) {
   return from === to ? null : (Number(values[to]) - Number(values[from])) / (places[to] - places[from]);
 }
 
-/** The cell nearest to a place, among those of the grid. @param {Lattice} lattice @param {number} x @param {number} y */
+/**
+ * The cell nearest to a place, among those of the grid.
+ * @param {Lattice} lattice @param {number} x @param {number} y
+ */
 export function cellAt({ u, v, stride }, x, y) {
   const nearest = (/** @type {number[]} */ axis, /** @type {number} */ value) =>
     axis.reduce((best, place, at) => (Math.abs(place - value) < Math.abs(axis[best] - value) ? at : best), 0);

@@ -1,5 +1,7 @@
 // @ts-check
-/** The landscape tape as columns and rows: where each probe and each alpha has its cell, and the lines over them. Pure. */
+/**
+ * The landscape tape as columns and rows: where each probe and each alpha has its cell, and the lines over them. Pure.
+ */
 
 import { finiteExtent } from "./axes.js";
 
@@ -33,7 +35,10 @@ export function edgesOf(values) {
   return [2 * values[0] - between[0], ...between, 2 * values[values.length - 1] - between[between.length - 1]];
 }
 
-/** The column at a step, or the nearest one within a column's width; else null. @param {Column[]} columns @param {number} step */
+/**
+ * The column at a step, or the nearest one within a column's width; else null.
+ * @param {Column[]} columns @param {number} step
+ */
 export function columnNear(columns, step) {
   /** @type {Column | null} */ let best = null;
   for (const column of columns)
@@ -56,7 +61,8 @@ export function changes({ loss, base }) {
  * @param {Pick<Probe, "critical_low" | "critical_high">} probe @returns {{alpha: number, bracket: Bracket}}
  */
 export function criticalOf({ critical_low: low, critical_high: high }) {
-  if (low === null || high === null || Number.isNaN(low) || Number.isNaN(high)) return { alpha: NaN, bracket: "unknown" };
+  if (low === null || high === null || Number.isNaN(low) || Number.isNaN(high))
+    return { alpha: NaN, bracket: "unknown" };
   if (high === Infinity) return { alpha: low, bracket: "beyond" };
   return { alpha: high, bracket: low === 0 ? "at once" : "at" };
 }
@@ -86,7 +92,8 @@ export function criticalLine(columns, highest) {
  * @param {Probe[]} probes
  */
 export function sharpnessLines(probes) {
-  const drawable = (/** @type {Value} */ value) => (value !== null && value > 0 && Number.isFinite(value) ? value : null);
+  const drawable = (/** @type {Value} */ value) =>
+    value !== null && value > 0 && Number.isFinite(value) ? value : null;
   const sorted = [...probes].sort((a, b) => a.step - b.step);
   const x = sorted.map(({ step }) => step);
   const sharpness = sorted.map((probe) => drawable(probe.sharpness));

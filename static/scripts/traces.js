@@ -114,7 +114,10 @@ export function surfaceTrace(grid, { low, high, colours, colour }) {
   };
 }
 
-/** A line with points in 3-D. @param {{x: any[], y: any[], z: any[]}} points @param {string} colour @param {number[]} size */
+/**
+ * A line with points in 3-D.
+ * @param {{x: any[], y: any[], z: any[]}} points @param {string} colour @param {number[]} size
+ */
 export const spaceTrace = (points, colour, size) => ({
   type: "scatter3d",
   mode: "lines+markers",

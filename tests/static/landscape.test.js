@@ -27,7 +27,9 @@ const answer = (change = {}) => ({
   cost: { seconds: 90, share: 0.0094 },
   ...change,
 });
-const surfaces = (...entries) => ({ surfaces: entries.map((entry) => ({ probe: 3, step: 9, plane: "update", levels: 9, ...entry })) });
+const surfaces = (...entries) => ({
+  surfaces: entries.map((entry) => ({ probe: 3, step: 9, plane: "update", levels: 9, ...entry })),
+});
 
 const opened = () =>
   [
@@ -36,7 +38,12 @@ const opened = () =>
   ].reduce(reduce, initialState(parseRoute("#/run/r"), 100));
 
 test("words for numbers are read wherever numbers stand, and facts stay text", () => {
-  const read = readNumbers({ a: ["NaN", 1, null, ["Infinity"]], b: { c: "-Infinity" }, reason: "x", about: { rule: "NaN" } });
+  const read = readNumbers({
+    a: ["NaN", 1, null, ["Infinity"]],
+    b: { c: "-Infinity" },
+    reason: "x",
+    about: { rule: "NaN" },
+  });
   assert.deepEqual(read, { a: [NaN, 1, null, [Infinity]], b: { c: -Infinity }, reason: "x", about: { rule: "NaN" } });
 });
 
@@ -48,7 +55,10 @@ test("an answer counts for the run and the surface that are still chosen", () =>
   const chosen = reduce(state, { type: "landscape-surface", surface: 7 });
   const late = reduce(chosen, { type: "landscape", run: "r", surface: null, answer: other });
   assert.equal(late.landscape.data.cost.seconds, 90);
-  assert.equal(reduce(chosen, { type: "landscape", run: "r", surface: 7, answer: other }).landscape.data.cost.seconds, 1);
+  assert.equal(
+    reduce(chosen, { type: "landscape", run: "r", surface: 7, answer: other }).landscape.data.cost.seconds,
+    1,
+  );
   assert.deepEqual(reduce(state, { type: "route", route: parseRoute("#/run/s") }).landscape, emptyLandscape());
   assert.equal(reduce(state, { type: "route", route: parseRoute("#/run/r?span=9") }).landscape, state.landscape);
 });
@@ -62,7 +72,12 @@ test("a surface that is asked for is followed until it is whole", () => {
   state = reduce(state, asked("asked", "ab"));
   assert.equal(state.landscape.surface, null, "the newest is shown: it will be the one asked for");
   assert.match(requestWords(state.landscape), /takes it up/);
-  const grown = (request, computed) => ({ type: "landscape", run: "r", surface: null, answer: answer(surfaces({ request, computed })) });
+  const grown = (request, computed) => ({
+    type: "landscape",
+    run: "r",
+    surface: null,
+    answer: answer(surfaces({ request, computed })),
+  });
   state = reduce(state, grown("other", 5));
   assert.equal(pendingSurface(state.landscape), null);
   state = reduce(state, grown("ab", 30));
@@ -127,8 +142,8 @@ const overall = (outcome, change = {}) => ({
 });
 
 test("the verdict is plain about what it does not know", () => {
-  assert.match(tellVerdict(overall("helped")).words, /lower than after the raw one, by 0.0123 ± 0.0040/);
-  assert.match(tellVerdict(overall("hurt", { mean: -0.5 })).words, /higher than after the raw one, by 0.500 ±/);
+  assert.match(tellVerdict(overall("helped")).words, /lower than after a raw one: by 0.0123 ± 0.0040/);
+  assert.match(tellVerdict(overall("hurt", { mean: -0.5 })).words, /higher than after a raw one: by 0.500 ±/);
   const open = tellVerdict(overall("inconclusive", { standard_error: null }));
   assert.equal(open.title, "Inconclusive");
   assert.match(open.words, /standard error unknown.*too close to tell/);
@@ -157,7 +172,11 @@ test("captions say what the pictures are", () => {
       "78 of 81 points · 2.6 % capped · 3.7 % missing · 2 not finite · this surface 4 s · " +
       "probing so far 1 min 30 s, 0.9 % of the time · a slice, not the landscape",
   );
-  const here = captions.surfaceCaption(answer({ surface: { ...surface, about: { normalisation: "none" } } }), 3000, counts);
+  const here = captions.surfaceCaption(
+    answer({ surface: { ...surface, about: { normalisation: "none" } } }),
+    3000,
+    counts,
+  );
   assert.match(here, /^Surface at step 3,000 · plane: unknown · not normalised/);
   const tape = { alpha: [0, 1], every: 4, count: 160, probes: [{ loss: [1, null] }, { loss: [NaN, 2] }] };
   const line = { about: ABOUT };
@@ -167,9 +186,21 @@ test("captions say what the pictures are", () => {
   assert.equal(captions.costWords({ seconds: 9, share: null }), "probing so far 9 s");
   const shares = { explained: [0.871, 0.109], random_walk: [0.608, 0.152] };
   assert.equal(captions.explainedWords(shares), "98 % explained; pure noise would explain 76 %");
-  assert.equal(captions.explainedWords({ ...shares, explained: [null, 0.1] }), "– explained; pure noise would explain 76 %");
-  const trajectory = { ...shares, step: [0, 500], every: 1, snapshots: 2, about: { ...ABOUT, k: 256, parameters: 1000 } };
-  assert.match(captions.mapCaption(answer({ trajectory }), 1), /sketch of 256 numbers for 1,000 parameters.*50.0 % without a loss/);
+  assert.equal(
+    captions.explainedWords({ ...shares, explained: [null, 0.1] }),
+    "– explained; pure noise would explain 76 %",
+  );
+  const trajectory = {
+    ...shares,
+    step: [0, 500],
+    every: 1,
+    snapshots: 2,
+    about: { ...ABOUT, k: 256, parameters: 1000 },
+  };
+  assert.match(
+    captions.mapCaption(answer({ trajectory }), 1),
+    /sketch of 256 numbers for 1,000 parameters.*50.0 % without a loss/,
+  );
   assert.deepEqual([null, NaN, Infinity, 1.5].map(captions.lossWords), [
     "not computed",
     "NaN (not finite)",

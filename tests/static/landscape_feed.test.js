@@ -70,7 +70,9 @@ test("asking for a surface tells what the server said", async () => {
   assert.deepEqual(body, { command: "probe_landscape", plane: "random", levels: 33, seed: 5 });
   page.answer = { ok: false, status: 409, json: async () => ({ detail: "The training is not connected." }) };
   await feed.ask({ plane: "update", levels: 9, seed: 0 });
-  const told = sent.filter(({ type }) => type === "landscape-asked").map(({ asked }) => [asked.phase, asked.id, asked.text]);
+  const told = sent
+    .filter(({ type }) => type === "landscape-asked")
+    .map(({ asked }) => [asked.phase, asked.id, asked.text]);
   assert.deepEqual(told, [
     ["sending", "", ""],
     ["asked", "ab", ""],

@@ -16,7 +16,8 @@ import {
 } from "../../static/scripts/surface.js";
 
 const SIZE = 33;
-const axis = (low, high, size = SIZE) => Array.from({ length: size }, (_, at) => low + ((high - low) * at) / (size - 1));
+const axis = (low, high, size = SIZE) =>
+  Array.from({ length: size }, (_, at) => low + ((high - low) * at) / (size - 1));
 
 /** A surface of `loss(u, v)` where `has(i, j)`. */
 function surface(loss, has = () => true, { levels = 17, unit_u = 1, unit_v = 1, size = SIZE } = {}) {
@@ -30,7 +31,10 @@ const on = (stride) => (i, j) => i % stride === 0 && j % stride === 0;
 test("the finest grid that is whole is drawn, and finer points beside it", () => {
   assert.deepEqual(stridesOf(33), [8, 4, 2, 1]);
   assert.deepEqual(stridesOf(17), [4, 2, 1]);
-  const made = surface((x, y) => 10 + x + y, (i, j) => on(4)(i, j) || (on(2)(i, j) && i < 9));
+  const made = surface(
+    (x, y) => 10 + x + y,
+    (i, j) => on(4)(i, j) || (on(2)(i, j) && i < 9),
+  );
   const lattice = latticeOf(made);
   assert.equal(lattice.stride, 4);
   assert.deepEqual([lattice.u.length, lattice.v.length, lattice.z.length, lattice.z[0].length], [9, 9, 9, 9]);
@@ -56,24 +60,46 @@ test("a grid with few holes is drawn with its holes, never with anything in them
   assert.deepEqual(missing, [{ i: 4, j: 6 }]);
   const scale = scaleOf(made.loss);
   assert.deepEqual(
-    z.flat().map((value) => onScale(value, scale)).filter((value) => value === null).length,
+    z
+      .flat()
+      .map((value) => onScale(value, scale))
+      .filter((value) => value === null).length,
     3,
   );
   assert.deepEqual(countsOf(made), { wanted: 289, missing: 1, finer: 0 });
-  assert.deepEqual(countsOf(surface(() => 1, () => true)), { wanted: 289, missing: 0, finer: 1089 - 289 });
+  assert.deepEqual(
+    countsOf(
+      surface(
+        () => 1,
+        () => true,
+      ),
+    ),
+    { wanted: 289, missing: 0, finer: 1089 - 289 },
+  );
 });
 
 test("before the first grid is whole, the coarsest is drawn with what it has", () => {
-  const made = surface(() => 1, (i, j) => i === 16 && j === 16);
+  const made = surface(
+    () => 1,
+    (i, j) => i === 16 && j === 16,
+  );
   assert.equal(latticeOf(made).stride, 8);
-  assert.deepEqual(latticeOf(made).z.flat().filter((value) => value !== null), [1]);
+  assert.deepEqual(
+    latticeOf(made)
+      .z.flat()
+      .filter((value) => value !== null),
+    [1],
+  );
 });
 
 test("the scale is logarithmic, and a few that tower over the rest are capped and counted", () => {
   const plain = scaleOf([[1, 10, null, NaN, 100]]);
   assert.deepEqual(plain, { shift: 0, low: 0, high: 2, cap: null });
   assert.equal(onScale(10, plain), 1);
-  assert.deepEqual([NaN, Infinity, null].map((value) => onScale(value, plain)), [null, null, null]);
+  assert.deepEqual(
+    [NaN, Infinity, null].map((value) => onScale(value, plain)),
+    [null, null, null],
+  );
   assert.deepEqual(scaleTicks(plain, 3), { values: [0, 1, 2], labels: ["1.00", "10.0", "100"] });
   const values = [[...Array.from({ length: 99 }, (_, at) => 1 + at / 100), 1e6]];
   const capped = scaleOf(values);

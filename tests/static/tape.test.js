@@ -13,7 +13,15 @@ import {
   sharpnessLines,
 } from "../../static/scripts/tape.js";
 
-const probe = (step, more = {}) => ({ probe: step, step, base: 1, loss: [], critical_low: NaN, critical_high: NaN, ...more });
+const probe = (step, more = {}) => ({
+  probe: step,
+  step,
+  base: 1,
+  loss: [],
+  critical_low: NaN,
+  critical_high: NaN,
+  ...more,
+});
 
 test("a column reaches half way to its neighbours, but not over a pause", () => {
   const columns = columnsOf([10, 20, 30, 40, 100, 110].reverse().map((step) => probe(step)));
@@ -55,7 +63,9 @@ test("the critical step: found, beyond what was tried, at once, or not measured"
   ];
   for (const [critical_low, critical_high, told] of cases)
     assert.deepEqual(criticalOf({ critical_low, critical_high }), told);
-  const columns = columnsOf(cases.map(([critical_low, critical_high], at) => probe(at, { critical_low, critical_high })));
+  const columns = columnsOf(
+    cases.map(([critical_low, critical_high], at) => probe(at, { critical_low, critical_high })),
+  );
   columns.push({ probe: probe(5, { critical_low: 7, critical_high: 7.2 }), from: 4.5, to: 5.5 });
   const { line, beyond, atOnce } = criticalLine(columns, 4);
   assert.deepEqual(line, { x: [0, 1, 2, 3, 4, 5], y: [2, null, 0.01, null, null, null] });
@@ -83,8 +93,14 @@ test("the signed scale is symmetric, keeps order and comes back", () => {
   const top = 0.5;
   const values = [-9, -0.5, -0.01, -1e-5, 0, 1e-5, 0.01, 0.5, 9];
   const places = values.map((value) => placeOf(value, top));
-  assert.deepEqual(places.toReversed().map((place) => -place || 0), places.map((place) => place || 0));
-  assert.deepEqual(places, [...places].sort((a, b) => a - b));
+  assert.deepEqual(
+    places.toReversed().map((place) => -place || 0),
+    places.map((place) => place || 0),
+  );
+  assert.deepEqual(
+    places,
+    [...places].sort((a, b) => a - b),
+  );
   assert.deepEqual([places[0], places[1], places[4], places[7]], [-1, -1, 0, 1]);
   for (const value of values.slice(1, -1))
     assert.ok(Math.abs(valueAt(placeOf(value, top), top) - value) <= 1e-12 * Math.max(1, Math.abs(value)));

@@ -15,6 +15,7 @@ import { colours } from "../theme.js";
  * @typedef {object} Marks points to read, in the order of the arrow keys
  * @property {number[]} x @property {number[]} y on the axes as drawn (log10 on a log axis)
  * @property {(at: number) => string} words @property {number} [across] points in a row, where they form a grid
+ * @property {number} [start] where the arrow keys begin; else at the last
  */
 /**
  * @typedef {object} Drawn
@@ -27,9 +28,11 @@ import { colours } from "../theme.js";
  * @typedef {object} FigureSpec
  * @property {string} id @property {string} title @property {string} hint for those who cannot see it
  * @property {Node} [heading] in place of the title
- * @property {import("../chart.js").Margin} margin @property {(Node | string)[]} [controls] @property {(Node | string)[]} [lead]
+ * @property {import("../chart.js").Margin} margin @property {(Node | string)[]} [controls]
+ * @property {(Node | string)[]} [lead]
  * @property {(state: State, size: Size, colours: Colours) => Drawn | null} draw null: there is nothing
- * @property {(state: State) => string} caption @property {(state: State) => unknown[]} inputs drawn again when one changes
+ * @property {(state: State) => string} caption
+ * @property {(state: State) => unknown[]} inputs drawn again when one changes
  */
 
 export class Figure {
@@ -43,7 +46,12 @@ export class Figure {
     this.ring = h("div", { className: "ring", hidden: true });
     this.field = h(
       "div",
-      { className: "figure-field", tabindex: "0", role: "img", "aria-label": `${spec.hint}. Arrow keys read its points.` },
+      {
+        className: "figure-field",
+        tabindex: "0",
+        role: "img",
+        "aria-label": `${spec.hint}. Arrow keys read its points.`,
+      },
       this.canvas,
       this.plotElement,
       this.spaceElement,
@@ -51,7 +59,12 @@ export class Figure {
     );
     this.readout = h("p", { className: "figure-readout", "aria-live": "polite" });
     this.caption = h("p", { className: "caption" });
-    const head = h("header", { className: "figure-head" }, h("h3", {}, spec.heading ?? spec.title), spec.controls ?? []);
+    const head = h(
+      "header",
+      { className: "figure-head" },
+      h("h3", {}, spec.heading ?? spec.title),
+      spec.controls ?? [],
+    );
     this.element = h(
       "section",
       { className: `figure figure-${spec.id}`, "aria-label": spec.title },
@@ -166,14 +179,15 @@ export class Figure {
   /** @param {KeyboardEvent} event */
   pressed(event) {
     const marks = this.drawn?.marks;
-    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: marks?.across ?? 0, ArrowDown: -(marks?.across ?? 0) }[event.key];
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: marks?.across ?? 0, ArrowDown: -(marks?.across ?? 0) }[
+      event.key
+    ];
     if (by === undefined && event.key !== "Escape") return;
     event.stopPropagation();
     if (!marks?.x.length || by === undefined) return this.point(null);
     if (by) event.preventDefault();
-    const from = this.at ?? (marks.across ? Math.floor(marks.x.length / 2) : marks.x.length - (by > 0 ? 0 : 1));
     const last = marks.x.length - 1;
-    this.point(this.at === null ? Math.min(last, from) : Math.max(0, Math.min(last, from + by)));
+    this.point(this.at === null ? (marks.start ?? last) : Math.max(0, Math.min(last, this.at + by)));
   }
 
   /** Shows what a mark says. @param {number | null} at */

@@ -1,5 +1,7 @@
 // @ts-check
-/** Cells that are no colour of a scale: what is not finite is dark and crossed out, what was not computed is left open. */
+/**
+ * Cells that are no colour of a scale: what is not finite is dark and crossed out, what was not computed is left open.
+ */
 
 import { colours } from "../theme.js";
 
@@ -33,7 +35,10 @@ export function hatching(pen, colour) {
   return pattern;
 }
 
-/** Not finite. @param {Pen} pen @param {number} left @param {number} top @param {number} width @param {number} height */
+/**
+ * Not finite.
+ * @param {Pen} pen @param {number} left @param {number} top @param {number} width @param {number} height
+ */
 export function drawHatch(pen, left, top, width, height) {
   pen.fillStyle = "#0b0b0f";
   pen.fillRect(left, top, width, height);
@@ -41,7 +46,10 @@ export function drawHatch(pen, left, top, width, height) {
   pen.fillRect(left, top, width, height);
 }
 
-/** Not computed. @param {Pen} pen @param {number} left @param {number} top @param {number} width @param {number} height */
+/**
+ * Not computed.
+ * @param {Pen} pen @param {number} left @param {number} top @param {number} width @param {number} height
+ */
 export function drawVoid(pen, left, top, width, height) {
   pen.fillStyle = colours().surface;
   pen.fillRect(left, top, width, height);

@@ -1,5 +1,7 @@
 // @ts-check
-/** The loss landscape of a run: the tape over the steps, what its probes say, the surface and the path of the weights. */
+/**
+ * The loss landscape of a run: the tape over the steps, what its probes say, the surface and the path of the weights.
+ */
 
 import { costWords, tapeCaption } from "../captions.js";
 import { h, setText } from "../dom.js";
@@ -20,13 +22,14 @@ export class LandscapeSection {
   /** @param {import("./panel.js").Context} context */
   constructor(context) {
     this.tape = new Panel(context, tapePanel());
-    this.specs = [gaugeFigure(), verdictFigure(), surfaceFigure(context), mapFigure()];
+    const relief = surfaceFigure(context);
+    this.specs = [gaugeFigure(), verdictFigure(), relief, mapFigure()];
     const [gauge, verdict, surface, map] = this.specs.map((spec) => new Figure(context, spec));
     const [line, off] = [new Figure(context, lineFigure()), new Figure(context, offPlaneFigure())];
     this.figures = [line, gauge, verdict, surface, map, off];
     this.surface = surface;
     /** @type {State | null} */ this.shown = null;
-    this.specs[2].watch?.(() => this.redrawSurface());
+    relief.watch(() => this.redrawSurface());
     this.request = new SurfaceRequest(context);
     surface.element.append(this.request.element);
     map.element.append(off.element);
@@ -36,8 +39,16 @@ export class LandscapeSection {
       "div",
       { className: "landscape-body" },
       h("div", { className: "charts card tape-card" }, this.tape.element, this.caption),
-      h("div", { className: "figures three" }, [line, gauge, verdict].map(({ element }) => card(element))),
-      h("div", { className: "figures two" }, [surface, map].map(({ element }) => card(element))),
+      h(
+        "div",
+        { className: "figures three" },
+        [line, gauge, verdict].map(({ element }) => card(element)),
+      ),
+      h(
+        "div",
+        { className: "figures two" },
+        [surface, map].map(({ element }) => card(element)),
+      ),
     );
     this.hint = h(
       "p",

@@ -68,7 +68,9 @@ function thresholdLabel(x, threshold) {
 
 /** @param {import("../landscape.js").Probe | null} probe */
 const readout = (probe) =>
-  probe ? `step ${formatCount(probe.step)}: ${readSharpness(probe).figure} the critical step, ${sharpnessWords(probe)}` : "";
+  probe
+    ? `step ${formatCount(probe.step)}: ${readSharpness(probe).figure} the critical step, ${sharpnessWords(probe)}`
+    : "";
 
 /** The big words with the needle under them. */
 function gaugeLead() {
@@ -86,7 +88,13 @@ function gaugeLead() {
     ticks,
   );
   const sentence = h("span", {}, "Your step is ", figure, " the critical one");
-  const element = h("div", { className: "gauge-lead" }, h("p", { className: "gauge-words" }, sign, sentence), scale, note);
+  const element = h(
+    "div",
+    { className: "gauge-lead" },
+    h("p", { className: "gauge-words" }, sign, sentence),
+    scale,
+    note,
+  );
   const update = (/** @type {State} */ state) => {
     const probe = newestMeasured(state.landscape.data?.tape.probes ?? []);
     const reading = readSharpness(probe);
@@ -94,7 +102,10 @@ function gaugeLead() {
     element.dataset.zone = reading.zone;
     setText(figure, reading.figure);
     sentence.hidden = !reading.figure;
-    setText(note, [reading.note, probe && `Step ${formatCount(probe.step)}: ${sharpnessWords(probe)}.`].filter(Boolean).join(" "));
+    setText(
+      note,
+      [reading.note, probe && `Step ${formatCount(probe.step)}: ${sharpnessWords(probe)}.`].filter(Boolean).join(" "),
+    );
     needle.hidden = !Number.isFinite(reading.ratio);
     if (!needle.hidden) needle.style.left = `${100 * gaugePlace(reading.ratio)}%`;
   };

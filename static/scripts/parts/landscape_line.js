@@ -9,7 +9,10 @@ import { dotsTrace, labelTrace, lineTrace } from "../traces.js";
 import { chosenColumn, criticalWords } from "./landscape_tape.js";
 
 /** @typedef {import("../state.js").State} State */
-/** @typedef {{step: number, alpha: number[], loss: (number | null)[], probe: import("../landscape.js").Probe | null}} Curve */
+/**
+ * @typedef {{step: number, alpha: number[], loss: (number | null)[], probe: import("../landscape.js").Probe | null}}
+ * Curve
+ */
 
 const HIGHEST = 4; // alpha up to which points are drawn; the search for the critical step goes far beyond
 
@@ -55,9 +58,16 @@ export const lineFigure = () => ({
   },
 });
 
-const ALPHAS = { values: [0, 1, 2, 3, 4], labels: ["0", "1", "2", "3", "4"], title: "α (0 before the step, 1 the step taken)" };
+const ALPHAS = {
+  values: [0, 1, 2, 3, 4],
+  labels: ["0", "1", "2", "3", "4"],
+  title: "α (0 before the step, 1 the step taken)",
+};
 
-/** The alpha up to which the curve tells of the step and the critical one: beyond, it only towers. @param {Curve} curve */
+/**
+ * The alpha up to which the curve tells of the step and the critical one: beyond, it only towers.
+ * @param {Curve} curve
+ */
 function reachOf({ probe }) {
   const { alpha, bracket } = probe ? criticalOf(probe) : { alpha: NaN, bracket: "unknown" };
   return bracket === "at" || bracket === "at once" ? Math.min(HIGHEST, Math.max(2, Math.ceil(3 * alpha) / 2)) : HIGHEST;
@@ -79,13 +89,17 @@ function curveTraces({ probe }, points, range, { loss, text, line, surface, chan
   const top = range[1] - 0.04 * (range[1] - range[0]);
   const sides = critical < 1 ? ["middle left", "middle right"] : ["middle right", "middle left"];
   return [
-    ...(base === null ? [] : [lineTrace({ x: [-0.6, 5], y: [base, base] }, { colour: line, width: 1, dash: "2px,3px" })]),
+    ...(base === null
+      ? []
+      : [lineTrace({ x: [-0.6, 5], y: [base, base] }, { colour: line, width: 1, dash: "2px,3px" })]),
     lineTrace(upright(1), { colour: text, width: 1, dash: "4px,3px" }),
     labelTrace([{ x: 1, y: top, text: "taken", at: known ? sides[1] : "middle right" }], text),
     ...(known ? [lineTrace(upright(critical), { colour: change[4], width: 1.75 })] : []),
     ...(known ? [labelTrace([{ x: critical, y: top, text: "critical", at: sides[0] }], change[4])] : []),
     lineTrace(points, { colour: loss, width: 2 }),
     dotsTrace(points, { colour: loss, size: 5, rim: surface }),
-    ...(best < 0 ? [] : [dotsTrace({ x: [points.x[best]], y: [points.y[best]] }, { colour: surface, size: 9, rim: text })]),
+    ...(best < 0
+      ? []
+      : [dotsTrace({ x: [points.x[best]], y: [points.y[best]] }, { colour: surface, size: 9, rim: text })]),
   ];
 }

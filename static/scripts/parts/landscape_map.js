@@ -60,7 +60,9 @@ function drawPath({ step, x, y, off, loss, explained }, { width, height }, theme
   const scale = scaleOf([loss]);
   const colour = loss.map((value) => {
     const place = scale && onScale(value, scale);
-    return place === null || !scale ? faded(theme.line, 0.35) : COLOURS[Math.round(((place - scale.low) / (scale.high - scale.low)) * 63)];
+    return place === null || !scale
+      ? faded(theme.line, 0.35)
+      : COLOURS[Math.round(((place - scale.low) / (scale.high - scale.low)) * 63)];
   });
   const last = step.length - 1;
   const share = (/** @type {number | null} */ value) => (value === null ? "" : ` (${(100 * value).toFixed(0)} %)`);
@@ -68,7 +70,10 @@ function drawPath({ step, x, y, off, loss, explained }, { width, height }, theme
   return {
     traces: [
       lineTrace({ x, y }, { colour: faded(theme.line, 0.55), width: 1.25 }),
-      { ...dotsTrace({ x, y }, { colour, size: 7 }), marker: { color: colour, size: 7, line: { width: 0.5, color: rim } } },
+      {
+        ...dotsTrace({ x, y }, { colour, size: 7 }),
+        marker: { color: colour, size: 7, line: { width: 0.5, color: rim } },
+      },
       dotsTrace({ x: [x[0]], y: [y[0]] }, { colour: theme.surface, size: 10, symbol: "square", rim: theme.text }),
       dotsTrace({ x: [x[last]], y: [y[last]] }, { colour: colour[last], size: 15, symbol: "circle", rim: theme.text }),
     ],
@@ -77,7 +82,8 @@ function drawPath({ step, x, y, off, loss, explained }, { width, height }, theme
     marks: {
       x: x.map((value) => value ?? NaN),
       y: y.map((value) => value ?? NaN),
-      words: (at) => `step ${formatCount(step[at])}: loss ${lossWords(loss[at])}, ${formatValue(off[at], 3)} off the plane`,
+      words: (at) =>
+        `step ${formatCount(step[at])}: loss ${lossWords(loss[at])}, ${formatValue(off[at], 3)} off the plane`,
     },
   };
 }
@@ -95,7 +101,11 @@ export const offPlaneFigure = () => ({
     if (!trajectory || !reach) return null;
     const { step, off } = trajectory;
     const [first, last] = [step[0], step[step.length - 1]];
-    const line = { ...lineTrace({ x: step, y: off }, { colour: theme.other }), fill: "tozeroy", fillcolor: faded(theme.other, 0.14) };
+    const line = {
+      ...lineTrace({ x: step, y: off }, { colour: theme.other }),
+      fill: "tozeroy",
+      fillcolor: faded(theme.other, 0.14),
+    };
     return {
       traces: [line],
       x: { range: [first, Math.max(first + 1, last)], format: ",d", grid: false },

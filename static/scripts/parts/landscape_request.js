@@ -14,10 +14,25 @@ const SIDES = [9, 17, 33];
 export class SurfaceRequest {
   /** @param {import("./panel.js").Context} context */
   constructor({ actions }) {
-    this.plane = h("select", {}, PLANES.map((plane) => h("option", { value: plane }, planeName(plane))));
-    this.levels = h("select", {}, SIDES.map((side) => h("option", { value: side }, `${side} × ${side}`)));
+    this.plane = h(
+      "select",
+      {},
+      PLANES.map((plane) => h("option", { value: plane }, planeName(plane))),
+    );
+    this.levels = h(
+      "select",
+      {},
+      SIDES.map((side) => h("option", { value: side }, `${side} × ${side}`)),
+    );
     this.levels.value = "17";
-    this.seed = h("input", { type: "number", min: "0", max: "4294967295", step: "1", value: "0", inputmode: "numeric" });
+    this.seed = h("input", {
+      type: "number",
+      min: "0",
+      max: "4294967295",
+      step: "1",
+      value: "0",
+      inputmode: "numeric",
+    });
     this.button = h("button", { type: "submit", className: "primary" }, "Compute a surface");
     this.progress = h("progress", { "aria-label": "Points of the surface asked for", hidden: true });
     this.words = h("span", { className: "request-words", role: "status" });

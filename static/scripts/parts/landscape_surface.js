@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * The surface around the weights of one step: filled contours of the loss or of its in-plane slope, with the path of the
+ * The surface around the weights of one step: filled contours of the loss or of its in-plane slope, with the path of
+ * the
  * weights on it; in 3-D where that is wanted.
  */
 
@@ -18,7 +19,8 @@ import { flatScene, spaceScene } from "./surface_scene.js";
 /** @typedef {"loss" | "slope"} Quantity */
 /**
  * @typedef {object} View a surface made ready
- * @property {Surface} surface @property {Quantity} quantity @property {import("../surface.js").Grid} grid of the quantity
+ * @property {Surface} surface @property {Quantity} quantity
+ * @property {import("../surface.js").Grid} grid of the quantity
  * @property {import("../surface.js").Lattice} lattice @property {import("../surface.js").Scale | null} scale
  * @property {import("../surface.js").Scale | null} heights of the losses, whatever is coloured
  * @property {ReturnType<typeof emptyCells>} empty @property {number} capped @property {string[]} colours
@@ -52,7 +54,10 @@ function hasWebGl() {
   return Boolean(canvas.getContext("webgl2") ?? canvas.getContext("webgl"));
 }
 
-/** @param {import("./panel.js").Context} context */
+/**
+ * @param {import("./panel.js").Context} context
+ * @returns {import("./figure.js").FigureSpec & {tell: (state: State) => void, watch: (redraw: () => void) => void}}
+ */
 export function surfaceFigure({ actions }) {
   /** @type {Quantity} */ let quantity = recall(KEY) === "slope" ? "slope" : "loss";
   let space = false;
@@ -83,17 +88,16 @@ export function surfaceFigure({ actions }) {
     margin: { left: 58, right: 14, top: 8, bottom: 40 },
     heading: parts.heading,
     lead: [parts.toggles, parts.legend.element, parts.problem],
-    watch: (/** @type {() => void} */ callback) => (redraw = callback),
-    tell: (/** @type {State} */ state) => parts.update(state, current(state), quantity, space),
-    inputs: (/** @type {State} */ state) => [state.landscape.data?.surface, quantity, space],
-    /** @param {State} state @param {import("./figure.js").Size} size @param {import("../theme.js").Colours} theme */
+    watch: (callback) => (redraw = callback),
+    tell: (state) => parts.update(state, current(state), quantity, space),
+    inputs: (state) => [state.landscape.data?.surface, quantity, space],
     draw(state, size, theme) {
       const shown = current(state);
       if (!shown?.scale) return null;
       const flat = { ...flatScene(shown, size, theme), marks: surfaceMarks(shown) };
       return space ? { ...flat, space: spaceScene(shown) } : flat;
     },
-    caption(/** @type {State} */ state) {
+    caption(state) {
       const shown = current(state);
       const { data } = state.landscape;
       if (!shown || !data) return "";
@@ -111,7 +115,8 @@ function surfaceMarks({ lattice, surface, grid, scale, quantity }) {
   const words = (/** @type {number} */ at) => {
     if (at >= cells.length) {
       const step = at - cells.length;
-      return `the weights at step ${formatCount(path.step[step])}: loss ${lossWords(path.loss[step])}, ${formatValue(path.off[step], 3)} off the plane`;
+      const off = `${formatValue(path.off[step], 3)} off the plane`;
+      return `the weights at step ${formatCount(path.step[step])}: loss ${lossWords(path.loss[step])}, ${off}`;
     }
     const { x, y } = cells[at];
     const { i, j } = cellAt(lattice, x, y);
@@ -121,10 +126,13 @@ function surfaceMarks({ lattice, surface, grid, scale, quantity }) {
     return `u ${formatValue(x, 3)}, v ${formatValue(y, 3)}: loss ${lossWords(surface.loss[j][i])}${slope}${capped}`;
   };
   const all = [...cells, ...onPath];
-  return { x: all.map(({ x }) => x), y: all.map(({ y }) => y), words, across: u.length };
+  return { x: all.map(({ x }) => x), y: all.map(({ y }) => y), words, across: u.length, start: cells.length >> 1 };
 }
 
-/** @typedef {{quantity: (wanted: Quantity) => void, space: (wanted: boolean) => void, choose: (probe: number | null) => void}} Handlers */
+/**
+ * @typedef {{quantity: (wanted: Quantity) => void, space: (wanted: boolean) => void, choose: (probe: number | null) =>
+ * void}} Handlers
+ */
 
 /** @param {Handlers} on */
 function surfaceControls(on) {
@@ -164,9 +172,19 @@ function surfaceControls(on) {
     if (choices.value !== value) choices.value = value;
     choices.hidden = entries.length < 2;
   };
-  const update = (/** @type {State} */ state, /** @type {View | null} */ view, /** @type {Quantity} */ quantity, /** @type {boolean} */ space) => {
+  const update = (
+    /** @type {State} */ state,
+    /** @type {View | null} */ view,
+    /** @type {Quantity} */ quantity,
+    /** @type {boolean} */ space,
+  ) => {
     list(state);
-    for (const [element, on] of /** @type {[Element, boolean][]} */ ([[loss, quantity === "loss"], [slope, quantity === "slope"], [flat, !space], [deep, space]]))
+    for (const [element, on] of /** @type {[Element, boolean][]} */ ([
+      [loss, quantity === "loss"],
+      [slope, quantity === "slope"],
+      [flat, !space],
+      [deep, space],
+    ]))
       setAttribute(element, "aria-pressed", String(on));
     toggles.hidden = !view;
     setText(heading, HEADINGS[quantity]);

@@ -136,7 +136,8 @@ function tapeReadings(state, y) {
   const change = changes(probe);
   const alpha = y === null ? null : TOP - y * (TOP + 0.625);
   const edges = edgesOf(data.tape.alpha);
-  const row = alpha === null ? -1 : edges.findIndex((edge, at) => alpha >= edge && alpha < (edges[at + 1] ?? -Infinity));
+  const row =
+    alpha === null ? -1 : edges.findIndex((edge, at) => alpha >= edge && alpha < (edges[at + 1] ?? -Infinity));
   const taken = probe.taken === null || probe.base === null ? null : probe.taken - probe.base;
   return [
     { label: "probe at", value: formatCount(probe.step) },
@@ -150,7 +151,8 @@ function tapeReadings(state, y) {
 }
 
 /** @param {number | null} value */
-const signed = (value) => (value !== null && value > 0 ? `+${formatValue(value).replace("+", "")}` : formatValue(value));
+const signed = (value) =>
+  value !== null && value > 0 ? `+${formatValue(value).replace("+", "")}` : formatValue(value);
 
 /** @param {import("../landscape.js").Probe} probe */
 export function criticalWords(probe) {

@@ -19,7 +19,13 @@ const SYMBOLS = { helped: "triangle-up", hurt: "triangle-down", inconclusive: "c
 export function verdictFigure() {
   const sign = h("span", { className: "gauge-icon" });
   const [title, words, counts] = [h("strong"), h("p"), h("p", { className: "small" })];
-  const lead = h("div", { className: "verdict-lead" }, h("p", { className: "gauge-words" }, sign, title), words, counts);
+  const lead = h(
+    "div",
+    { className: "verdict-lead" },
+    h("p", { className: "gauge-words" }, sign, title),
+    words,
+    counts,
+  );
   return {
     id: "verdict",
     title: "Did this clip help?",
@@ -43,13 +49,18 @@ export function verdictFigure() {
 
 /**
  * Differences on a scale that is logarithmic on both sides of zero: a few clips often make all the difference.
- * @param {ClipEvent[]} listed @param {import("../theme.js").Colours} theme @returns {import("./figure.js").Drawn | null}
+ * @param {ClipEvent[]} listed @param {import("../theme.js").Colours} theme
+ * @returns {import("./figure.js").Drawn | null}
  */
 function drawEvents(listed, theme) {
   const events = listed.filter(({ difference }) => difference !== null && !Number.isNaN(difference));
   if (!events.length) return null;
-  const error = (/** @type {ClipEvent} */ event) => (Number.isFinite(event.standard_error ?? NaN) ? Number(event.standard_error) : 0);
-  const top = topOf(events.map((event) => Math.abs(Number(event.difference)) + error(event)), 1);
+  const error = (/** @type {ClipEvent} */ event) =>
+    Number.isFinite(event.standard_error ?? NaN) ? Number(event.standard_error) : 0;
+  const top = topOf(
+    events.map((event) => Math.abs(Number(event.difference)) + error(event)),
+    1,
+  );
   const x = events.map(({ step }) => step);
   const y = events.map(({ difference }) => placeOf(Number(difference), top));
   const low = events.map((event, at) => y[at] - placeOf(Number(event.difference) - error(event), top));

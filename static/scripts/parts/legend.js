@@ -10,10 +10,25 @@ export function colourLegend(...signs) {
   const ticks = h("span", { className: "ramp-ticks" });
   const marks = signs.map(([kind, words]) => {
     const count = h("span");
-    return { kind, words, count, element: h("span", { className: "sign", hidden: true }, h("i", { className: kind, "aria-hidden": "true" }), count) };
+    return {
+      kind,
+      words,
+      count,
+      element: h(
+        "span",
+        { className: "sign", hidden: true },
+        h("i", { className: kind, "aria-hidden": "true" }),
+        count,
+      ),
+    };
   });
   const scaled = h("span", { className: "ramp-box" }, bar, ticks);
-  const element = h("div", { className: "colour-scale figure-legend" }, scaled, marks.map((mark) => mark.element));
+  const element = h(
+    "div",
+    { className: "colour-scale figure-legend" },
+    scaled,
+    marks.map((mark) => mark.element),
+  );
   let drawn = "";
   const update = (
     /** @type {import("../surface.js").Scale | null} */ scale,

@@ -1,5 +1,8 @@
 // @ts-check
-/** What a surface's two drawings consist of: contours with the path on them, or a relief with the path at its true losses. */
+/**
+ * What a surface's two drawings consist of: contours with the path on them, or a relief with the path at its true
+ * losses.
+ */
 
 import { finerPoints, latticeOf, onScale, scaleTicks } from "../surface.js";
 import { ramp } from "../diverging.js";
