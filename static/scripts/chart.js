@@ -1,5 +1,5 @@
 // @ts-check
-/** Axes and lines. The only module that knows plotly; panels hand it plain traces and ranges. */
+/** Axes and plots. The only module that knows plotly; panels hand it the plain data of traces.js, and ranges. */
 
 /** @type {Promise<any> | null} */
 let loading = null;
@@ -38,6 +38,7 @@ const CONFIG = {
  * @property {"linear" | "log"} [type] @property {string} [format] @property {number[]} [values]
  * @property {string[]} [labels]
  * @property {boolean} [grid] @property {number} [size] font size of its labels
+ * @property {string} [title] @property {boolean} [zero] a line at 0
  */
 /**
  * @typedef {object} Drawing
@@ -88,14 +89,7 @@ export class Chart {
   /** @param {Drawing} drawing */
   layout({ range, y, grid, ticks, margin, colours, touch }) {
     return {
-      width: this.element.clientWidth,
-      height: this.element.clientHeight,
-      margin: { l: margin.left, r: margin.right, t: margin.top, b: margin.bottom, pad: 0 },
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: colours.font, size: 11, color: colours.muted },
-      showlegend: false,
-      hovermode: false,
+      ...frame(this.element, margin, colours),
       dragmode: touch ? false : "zoom",
       xaxis: {
         ...stepTicks(range, this.element.clientWidth),
@@ -110,13 +104,92 @@ export class Chart {
         fixedrange: touch,
         tickangle: 0,
       },
-      yaxis: yAxis(y, colours),
+      yaxis: plainAxis(y, colours),
     };
   }
 
   destroy() {
     this.gone = true;
     if (this.plotly && this.listening) this.plotly.purge(this.element);
+  }
+}
+
+/**
+ * What every layout begins with.
+ * @param {any} element @param {Margin} margin @param {import("./theme.js").Colours} colours
+ */
+const frame = (element, margin, colours) => ({
+  width: element.clientWidth,
+  height: element.clientHeight,
+  margin: { l: margin.left, r: margin.right, t: margin.top, b: margin.bottom, pad: 0 },
+  paper_bgcolor: "rgba(0,0,0,0)",
+  plot_bgcolor: "rgba(0,0,0,0)",
+  font: { family: colours.font, size: 11, color: colours.muted },
+  showlegend: false,
+  hovermode: false,
+});
+
+/** A plot with axes of its own that stands still: two of them, or three that can be turned. */
+export class Plot {
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    this.element = /** @type {any} */ (element);
+    /** @type {any} */ this.plotly = null;
+    this.drawn = false;
+    this.gone = false;
+  }
+
+  /**
+   * @param {object[]} traces @param {{x: Axis, y: Axis}} axes @param {Margin} margin
+   * @param {import("./theme.js").Colours} colours
+   */
+  draw(traces, { x, y }, margin, colours) {
+    const axes = { xaxis: { ...plainAxis(x, colours), tickangle: 0 }, yaxis: plainAxis(y, colours) };
+    return this.react(traces, () => ({ ...frame(this.element, margin, colours), dragmode: false, ...axes }));
+  }
+
+  /**
+   * In 3-D; the camera stays where the person left it.
+   * @param {object[]} traces @param {{x: Axis, y: Axis, z: Axis}} axes @param {import("./theme.js").Colours} colours
+   */
+  drawSpace(traces, axes, colours) {
+    const look = { backgroundcolor: "rgba(0,0,0,0)", color: colours.muted, showspikes: false, gridcolor: colours.grid };
+    const axis = (/** @type {Axis} */ given) => ({
+      ...plainAxis(given, colours),
+      ...look,
+      title: { text: given.title },
+    });
+    const scene = {
+      uirevision: "kept",
+      aspectmode: "manual",
+      aspectratio: { x: 1.15, y: 1.15, z: 0.75 },
+      camera: { eye: { x: 1.05, y: -1.2, z: 1.25 }, center: { x: 0, y: 0, z: -0.16 } },
+      dragmode: "turntable",
+      xaxis: axis(axes.x),
+      yaxis: axis(axes.y),
+      zaxis: axis(axes.z),
+    };
+    const margin = { left: 0, right: 0, top: 0, bottom: 0 };
+    return this.react(traces, () => ({ ...frame(this.element, margin, colours), uirevision: "kept", scene }));
+  }
+
+  /** @param {object[]} traces @param {() => object} layout */
+  async react(traces, layout) {
+    this.plotly ??= await loadPlotly();
+    if (this.gone || !this.element.clientWidth) return;
+    this.drawn = true;
+    await this.plotly.react(this.element, traces, layout(), CONFIG);
+  }
+
+  /** Takes the drawing away, and gives a 3-D context back. */
+  clear() {
+    if (this.drawn) this.plotly.purge(this.element);
+    this.drawn = false;
+  }
+
+  destroy() {
+    this.gone = true;
+    this.clear();
   }
 }
 
@@ -127,7 +200,7 @@ function stepTicks([first, last], width) {
 }
 
 /** @param {Axis} y @param {import("./theme.js").Colours} colours */
-function yAxis(y, colours) {
+function plainAxis(y, colours) {
   const labels = y.values ? { tickmode: "array", tickvals: y.values, ticktext: y.labels } : { nticks: 5 };
   return {
     ...labels,
@@ -137,7 +210,10 @@ function yAxis(y, colours) {
     gridcolor: colours.grid,
     showgrid: y.grid ?? true,
     tickfont: { size: y.size ?? 11 },
-    zeroline: false,
+    title: y.title ? { text: y.title, standoff: 4, font: { size: 11 } } : undefined,
+    zeroline: y.zero ?? false,
+    zerolinecolor: colours.line,
+    zerolinewidth: 1,
     showline: false,
     ticks: "",
     fixedrange: true,
@@ -145,65 +221,4 @@ function yAxis(y, colours) {
     exponentformat: "power",
     minorloglabels: "none",
   };
-}
-
-/**
- * Labels of a log axis: every nth decade where the range is wide, steps between where it is narrow.
- * @param {[number, number]} range in log10 @returns {{values?: number[], labels?: string[]}}
- */
-export function logTicks([low, high]) {
-  const decades = high - low;
-  const every = Math.max(1, Math.ceil(decades / 5));
-  const digits = decades > 2.5 ? [1] : decades > 1.2 ? [1, 3] : [1, 1.5, 2, 3, 4, 5, 7];
-  const values = [];
-  for (let power = Math.floor(low); power <= high; power++) {
-    if (power % every === 0) values.push(...digits.map((digit) => digit * 10 ** power));
-  }
-  const shown = values.filter((value) => Math.log10(value) >= low && Math.log10(value) <= high);
-  const label = (/** @type {number} */ value) =>
-    value >= 1e6 || value < 1e-3 ? value.toExponential().replace("e+", "e") : String(Number(value.toPrecision(2)));
-  return shown.length > 1 ? { values: shown, labels: shown.map(label) } : {};
-}
-
-/**
- * A line through column values; with `markers` each value is a point of its own.
- * @param {{x: any[], y: any[]}} points
- * @param {{colour: string, width?: number, dash?: string, markers?: boolean, steps?: boolean}} style
- */
-export function lineTrace({ x, y }, { colour, width = 1.5, dash = "solid", markers = false, steps = false }) {
-  return {
-    type: "scatter",
-    mode: markers ? "lines+markers" : "lines",
-    x,
-    y,
-    connectgaps: false,
-    hoverinfo: "skip",
-    line: { color: colour, width, dash, shape: steps ? "hv" : "linear", simplify: true },
-    marker: { color: colour, size: 4 },
-  };
-}
-
-/** A filled outline without a line. @param {{x: any[], y: any[]}} points @param {string} fill */
-export function bandTrace({ x, y }, fill) {
-  return {
-    type: "scatter",
-    mode: "lines",
-    x,
-    y,
-    fill: "toself",
-    fillcolor: fill,
-    line: { width: 0.75, color: fill },
-    hoverinfo: "skip",
-  };
-}
-
-/**
- * The range of a y axis around [low, high] with a little air; log ranges in log10.
- * @param {[number, number] | null} extent @param {boolean} log @returns {[number, number]}
- */
-export function airy(extent, log) {
-  if (!extent) return log ? [-3, 1] : [0, 1];
-  const [low, high] = log ? extent.map(Math.log10) : extent;
-  const air = (high - low) * 0.07 || (log ? 0.3 : Math.abs(high) * 0.1 || 0.5);
-  return [low - air, high + air];
 }

@@ -2,6 +2,7 @@
 /** What the page asks the server for: the lists and facts over HTTP, the steps over two live sockets. */
 
 import { ApiError, LiveConnection, request } from "./connection.js";
+import { LandscapeFeed } from "./landscape_feed.js";
 import { deletedProblem } from "./state.js";
 
 /** @typedef {import("./state.js").State} State */
@@ -56,6 +57,7 @@ export class Feed {
     this.askedAt = 0;
     this.view = this.channel("view");
     this.tail = this.channel("tail");
+    this.landscape = new LandscapeFeed(state, send, (what) => this.attempt(what, { quiet: true }));
     setInterval(() => this.refresh(), EVERY);
   }
 
@@ -67,6 +69,7 @@ export class Feed {
         if (channel === "view") this.send({ type: "heard", at: now() });
         this.send({ type: "frame", channel, frame, at: now() });
         if (channel === "view") this.follow(frame.header);
+        if (channel === "view") this.landscape.hear(frame.header);
       },
       phase: (change) => {
         if (channel !== "view") return;
@@ -124,6 +127,7 @@ export class Feed {
       return;
     }
     this.ask("view", viewSubscription(route, this.pixels(), run?.layers?.length ?? 0));
+    if (run) this.landscape.loadSoon();
   }
 
   /** The status bar follows the newest steps, whatever the charts show. */
@@ -188,6 +192,7 @@ export class Feed {
     const run = await this.attempt(() => request(`api/runs/${path}`));
     if (!run) return;
     this.send({ type: "run", run });
+    this.landscape.loadSoon();
     await Promise.all([
       this.attempt(async () => this.send({ type: "events", run: id, ...(await request(`api/runs/${path}/events`)) }), {
         quiet: true,

@@ -22,6 +22,9 @@ export const LUT = Uint32Array.from({ length: 256 }, (_, at) => {
   return ((255 << 24) | (mix(0) << 16) | (mix(8) << 8) | mix(16)) >>> 0;
 });
 
+/** The scale in a few steps, for drawings that mix between them. */
+export const STOP_COLOURS = STOPS.map((hex) => `#${hex}`);
+
 /** A colour of the scale for style sheets. @param {number} at 0..255 */
 export const lutColour = (at) => `rgb(${LUT[at] & 255}, ${(LUT[at] >> 8) & 255}, ${(LUT[at] >> 16) & 255})`;
 

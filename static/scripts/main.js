@@ -23,7 +23,17 @@ const pacer = pagePacer();
 /** @type {{element: HTMLElement, update: (state: State) => void} | null} */ let page = null;
 
 /** The frame of the page is redrawn at the pacer's rhythm; what a person does shows at once. */
-const URGENT = new Set(["route", "cursor", "panning", "login", "dismiss", "acknowledged", "problem", "run"]);
+const URGENT = new Set([
+  "route",
+  "cursor",
+  "panning",
+  "login",
+  "dismiss",
+  "acknowledged",
+  "problem",
+  "run",
+  "landscape-asked",
+]);
 
 /** @param {Message} message */
 function send(message) {

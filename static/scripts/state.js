@@ -5,6 +5,7 @@
  */
 
 import { Kind } from "./frames.js";
+import { askedFor, emptyLandscape, receiveLandscape } from "./landscape.js";
 import { emptyTable, merge, nonfiniteAt, tableFromFrame, trim } from "./series.js";
 
 /** @typedef {import("./series.js").Table} Table */
@@ -25,6 +26,7 @@ import { emptyTable, merge, nonfiniteAt, tableFromFrame, trim } from "./series.j
  * @property {{open: number}} alerts @property {(number | null)[]} [sparkline]
  * @property {Layer[]} [layers] @property {Record<string, any>} [config] @property {Attempt[]} [attempts]
  * @property {any} [clip] @property {number | string} [norm_type] @property {Record<string, any>} [host]
+ * @property {boolean} [control] whether it takes commands
  */
 /**
  * @typedef {object} Alert
@@ -51,6 +53,7 @@ import { emptyTable, merge, nonfiniteAt, tableFromFrame, trim } from "./series.j
  * @property {number | null} nonfiniteSteps over the whole run @property {Event[]} events @property {Alert[]} alerts
  * @property {Toast[]} toasts @property {number | null} cursor step under the crosshair
  * @property {[number, number] | null} panning the range while a drag is going on
+ * @property {import("./landscape.js").LandscapeState} landscape
  */
 /** @typedef {{type: string, [key: string]: any}} Message */
 
@@ -73,6 +76,7 @@ const emptyRun = () => ({
   toasts: [],
   cursor: null,
   panning: null,
+  landscape: emptyLandscape(),
 });
 
 /** @param {Route} route @param {number} now @returns {State} */
@@ -125,6 +129,11 @@ const HANDLERS = {
   dismiss: (state, { id }) => ({ ...state, toasts: state.toasts.filter((toast) => toast.id !== id) }),
   cursor: (state, { step }) => (state.cursor === step ? state : { ...state, cursor: step }),
   panning: (state, { range }) => ({ ...state, panning: range }),
+  landscape: (state, { run, surface, answer }) =>
+    shows(state, run) ? { ...state, landscape: receiveLandscape(state.landscape, { surface, answer }) } : state,
+  "landscape-surface": (state, { surface }) => ({ ...state, landscape: { ...state.landscape, surface } }),
+  "landscape-asked": (state, { run, asked }) =>
+    shows(state, run) ? { ...state, landscape: askedFor(state.landscape, asked) } : state,
   subscribed: (state, { channel, request }) =>
     withChannel(state, channel, { request, parts: new Map(), loading: true }),
   frame: (state, { channel, frame, at }) => receive(state, channel, frame, at),

@@ -59,6 +59,10 @@ function readColours() {
     restart: token("restart"),
     mark: token("mark"),
     skip: token("skip"),
+    good: token("good"),
+    bad: token("bad"),
+    warn: token("warn"),
+    change: ["fall-most", "fall", "even", "rise", "rise-most"].map(token),
     font: token("font"),
   };
 }

@@ -4,6 +4,7 @@
 import { h, setText } from "../dom.js";
 import { formatCount, formatValue, shortenName } from "../format.js";
 import { executionOrder, lutColour, namedRows, raster, scaleOf } from "../heatmap.js";
+import { hatching } from "./hatching.js";
 import { NARROW } from "./panel.js";
 
 /** @typedef {import("./panel.js").Scene} Scene */
@@ -106,7 +107,7 @@ function nameAxis(layers, height) {
  */
 function drawHatched(pen, { area }, result, x) {
   const rowHeight = area.height / result.rows;
-  const hatch = hatching(pen);
+  const hatch = hatching(pen, "rgba(255, 255, 255, 0.55)");
   for (const { row, from, to } of result.nonfinite) {
     const middle = (x(result.first + from * result.width - 0.5) + x(result.first + (to + 1) * result.width - 0.5)) / 2;
     const width = Math.max(
@@ -135,25 +136,6 @@ function crossOut(pen, x, y, size) {
   pen.moveTo(x + size, y - size);
   pen.lineTo(x - size, y + size);
   pen.stroke();
-}
-
-/** White diagonals on nothing, to lay over the dark. @param {Pen} pen */
-function hatching(pen) {
-  const tile = document.createElement("canvas");
-  Object.assign(tile, { width: 6, height: 6 });
-  const brush = tile.getContext("2d");
-  if (!brush) return null;
-  brush.strokeStyle = "rgba(255, 255, 255, 0.55)";
-  brush.lineWidth = 1;
-  brush.beginPath();
-  brush.moveTo(-1, 7);
-  brush.lineTo(7, -1);
-  brush.moveTo(-1, 1);
-  brush.lineTo(1, -1);
-  brush.moveTo(5, 7);
-  brush.lineTo(7, 5);
-  brush.stroke();
-  return pen.createPattern(tile, "repeat");
 }
 
 /**

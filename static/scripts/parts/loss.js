@@ -1,13 +1,14 @@
 // @ts-check
 /** The loss: mean line over a band from min to max, non-finite steps as crosses at the top edge. */
 
-import { airy, bandTrace, lineTrace, logTicks } from "../chart.js";
+import { airy, logTicks } from "../axes.js";
 import { h } from "../dom.js";
 import { formatValue } from "../format.js";
 import { band, extent, line } from "../lines.js";
 import { drawCross, drawRing } from "../marks.js";
 import { nonfiniteCount } from "../series.js";
 import { faded, recall, remember } from "../theme.js";
+import { bandTrace, lineTrace } from "../traces.js";
 import { drawRestarts } from "./panel.js";
 
 /** @typedef {import("./panel.js").Scene} Scene */

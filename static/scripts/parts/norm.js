@@ -1,11 +1,12 @@
 // @ts-check
 /** The total norm before clipping, on a log axis, with the threshold and a rug of the clip events. */
 
-import { airy, lineTrace, logTicks } from "../chart.js";
+import { airy, logTicks } from "../axes.js";
 import { limitsTotalNorm } from "../clip.js";
 import { formatValue } from "../format.js";
 import { extent, line } from "../lines.js";
 import { faded } from "../theme.js";
+import { lineTrace } from "../traces.js";
 import { drawNonfinite, seriesReadings, seriesTraces } from "./loss.js";
 import { drawRestarts } from "./panel.js";
 

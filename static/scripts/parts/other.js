@@ -1,7 +1,7 @@
 // @ts-check
 /** One more chart for whichever other series the run has: learning rate, loss scale, what the user logs. */
 
-import { airy } from "../chart.js";
+import { airy } from "../axes.js";
 import { bendsGradient } from "../clip.js";
 import { h } from "../dom.js";
 import { extent } from "../lines.js";

@@ -1,11 +1,11 @@
 // @ts-check
 /** The clip ratio: the share of the last 200 steps that were clipped. */
 
-import { lineTrace } from "../chart.js";
 import { formatShare } from "../format.js";
 import { line } from "../lines.js";
 import { rollingShare } from "../series.js";
 import { faded } from "../theme.js";
+import { lineTrace } from "../traces.js";
 import { drawRestarts } from "./panel.js";
 
 export const WINDOW = 200;

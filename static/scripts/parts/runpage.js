@@ -10,6 +10,7 @@ import { cursorInView } from "../visible.js";
 import { AlertsPanel } from "./alerts.js";
 import { FactsPanel } from "./facts.js";
 import { heatmapPanel } from "./heatmap.js";
+import { LandscapeSection } from "./landscape.js";
 import { lanePanel } from "./lane.js";
 import { lossPanel } from "./loss.js";
 import { normPanel } from "./norm.js";
@@ -33,6 +34,7 @@ export class RunPage {
     );
     loss.watch(() => this.panels[0].mark(true));
     other.watch(() => this.panels[5].mark(true));
+    this.landscape = new LandscapeSection(context);
     this.parts = [
       new StatusBar(),
       new Toolbar(context),
@@ -51,13 +53,16 @@ export class RunPage {
       "div",
       { className: "run-grid" },
       status,
-      h("div", { className: "run-main" }, toolbar, this.waiting, this.charts),
+      h("div", { className: "run-main" }, toolbar, this.waiting, this.charts, this.landscape.element),
       h("aside", { className: "run-side" }, alerts, notes, facts),
     );
     this.problem = h("div", { className: "card nothing", hidden: true });
     this.element = h("main", { className: "run" }, this.problem, this.page);
     this.words = "";
-    onThemeChange(() => this.panels.forEach((panel) => panel.mark(true)));
+    onThemeChange(() => {
+      this.panels.forEach((panel) => panel.mark(true));
+      this.landscape.repaint();
+    });
   }
 
   /** Pixels across a plot: as many columns are asked for. */
@@ -78,6 +83,7 @@ export class RunPage {
     const inStep = this.inStep(state);
     const shown = { ...inStep, cursor: cursorInView(inStep) };
     for (const panel of this.panels) panel.update(shown);
+    this.landscape.update(shown);
   }
 
   /**
@@ -130,5 +136,6 @@ export class RunPage {
 
   destroy() {
     for (const panel of this.panels) panel.destroy();
+    this.landscape.destroy();
   }
 }
