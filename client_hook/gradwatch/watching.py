@@ -68,15 +68,14 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     the loss landscape, gives the loss of the copy of the model it is called with, on a held-out batch, always the same;
     several, each with its own batch, give verdicts a standard error. ``probe_budget``: share of the time for that.
     ``control``: let the dashboard ask for surfaces. ``fold``: let plain fused optimizers multiply by the coefficient in
-    passing; gradients then stay as they are until the step. ``server``: address, by default the server of this user on
-    this machine. ``mode``: "online", "offline", "disabled".
+    passing; gradients then stay as they are until the step. ``server``: address, by default the one on this machine.
+    ``mode``: "online", "offline", "disabled".
 
-    Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are.
-    Watching the same model or optimizer again finishes the earlier monitor.
+    Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are. Watching
+    the same model or optimizer again finishes the earlier monitor.
     Raises TypeError or ValueError, saying what to write instead, when an argument is wrong.
     """
-    optimizers = _optimizers(optimizer)
-    strategy = _strategy(clip)
+    optimizers, strategy = _optimizers(optimizer), _strategy(clip)
     _check(model, nonfinite)
     probing = _probing(model, probe, _share("probe_budget", probe_budget))
     settings = Settings.gather(server=server, mode=mode, project=project, group=group)
