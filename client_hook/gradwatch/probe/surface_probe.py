@@ -20,7 +20,9 @@ from gradwatch.probe.shadow import copies
 from gradwatch.probe.snapshots import Snapshot, Snapshots
 from gradwatch.probe.surface import Surface
 
-_LEVELS: Final = 17  # points a side of a surface that nobody asked for
+# Points a side of surfaces that nobody asked for: each plane once quickly, from then on finely.
+_FIRST_LEVELS: Final = 9
+_LEVELS: Final = 17
 _OFFERED: Final = (5, 9, 17, 33)
 _MOST_REQUESTS: Final = 8
 _PATH_POINTS: Final = 3  # snapshots that a trajectory plane needs beside the present weights
@@ -102,7 +104,8 @@ class SurfaceProbe:
             wish = self._requests.popleft()
             return _Opening(wish["plane"], wish["levels"], wish["seed"], str(wish.get("id")))
         turn = next(self._turns)
-        return _Opening(PLANES[turn % len(PLANES)], _LEVELS, turn // len(PLANES), "")
+        again, plane = divmod(turn, len(PLANES))
+        return _Opening(PLANES[plane], _LEVELS if again else _FIRST_LEVELS, again, "")
 
     def _open(self, opening: _Opening, moment: Moment) -> Piece | None:
         """The next piece of work on the way to a plane."""
