@@ -109,7 +109,7 @@ function tapeTraces({ state, range, area, colours: { text, surface } }) {
     ...(few ? [dotsTrace(best, { colour: surface, size: 5.5, rim: text })] : []),
     lineTrace(line, { colour: surface, width: 4.5 }),
     lineTrace(line, { colour: text, width: 2.25 }),
-    dotsTrace(edge, { colour: text, size: few ? 7 : 4, symbol: "triangle-up", rim: surface }),
+    dotsTrace(edge, { colour: text, size: few ? 7 : 5, symbol: "triangle-up", rim: few ? surface : undefined }),
     dotsTrace(atOnce, { colour: text, size: 7, symbol: "triangle-down", rim: surface }),
   ];
 }
