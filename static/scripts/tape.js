@@ -56,15 +56,15 @@ export function changes({ loss, base }) {
 /** @typedef {"at" | "beyond" | "at once" | "unknown"} Bracket */
 
 /**
- * The critical step in units of the step taken: the least alpha at which the loss is known to rise; "beyond" where it
- * does not rise up to that alpha, "at once" where it rises at the smallest alpha tried.
+ * The critical step in units of the step taken: halfway between the alpha up to which the loss does not rise and the
+ * one where it does; "beyond" where it does not rise up to that alpha, "at once" where it does at the smallest tried.
  * @param {Pick<Probe, "critical_low" | "critical_high">} probe @returns {{alpha: number, bracket: Bracket}}
  */
 export function criticalOf({ critical_low: low, critical_high: high }) {
   if (low === null || high === null || Number.isNaN(low) || Number.isNaN(high))
     return { alpha: NaN, bracket: "unknown" };
   if (high === Infinity) return { alpha: low, bracket: "beyond" };
-  return { alpha: high, bracket: low === 0 ? "at once" : "at" };
+  return low === 0 ? { alpha: high, bracket: "at once" } : { alpha: (low + high) / 2, bracket: "at" };
 }
 
 /**

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,25 @@ from .conftest import OpenPage
 from .reading import region, until
 
 STEPS, PAUSE = 6000, 0.004
-CELLS = (
-    "() => document.querySelector('.figure-surface .plot').data?.[0]?.z?.flat().filter((z) => z !== null).length ?? 0"
-)
-PATH = "() => document.querySelector('.figure-map .plot').data?.at(-1)?.x?.length ?? 0"
-PROBES = "() => document.querySelector('.panel-tape .plot').data?.find(({x}) => x?.length > 1)?.x.length ?? 0"
+LONGEST = "name => Math.max(0, ...(document.querySelector(`.${name} .plot`).data ?? []).map(({x}) => x?.length ?? 0))"
 
 
-def grows(page: Page, what: str, at_least: int) -> None:
-    """The number that ``what`` reads off the page is drawn larger and larger."""
-    first = until(page, lambda: page.evaluate(what), lambda count: count >= at_least, seconds=40)
-    until(page, lambda: page.evaluate(what), lambda count: count > first, seconds=40)
+def drawn(page: Page, name: str) -> int:
+    """Points of the longest line or row of dots of a picture."""
+    count: int = page.evaluate(LONGEST, name)
+    return count
+
+
+def computed(page: Page) -> int:
+    """Points that the surface has by now, as its caption says."""
+    said = re.search("([0-9]+) of [0-9]+ points", region(page, "Loss surface").locator(".caption").inner_text())
+    return int(said[1]) if said else 0
+
+
+def grows(page: Page, read: Callable[[Page], int], at_least: int) -> None:
+    """The number that is read off the page becomes larger and larger."""
+    first = until(page, lambda: read(page), lambda count: count >= at_least, seconds=40)
+    until(page, lambda: read(page), lambda count: count > first, seconds=40)
 
 
 @pytest.mark.timeout(180)
@@ -40,8 +49,9 @@ def test_tape_surface_and_map_grow_and_a_surface_comes_on_demand(
         page = open_page()
         page.goto(f"{server.url}/#/run/{run}")
         expect(region(page, "Loss landscape")).to_be_visible(timeout=30_000)
-        for what, at_least in ((PROBES, 2), (CELLS, 5), (PATH, 3)):
-            grows(page, what, at_least)
+        grows(page, lambda page: drawn(page, "panel-tape"), 2)
+        grows(page, computed, 5)
+        grows(page, lambda page: drawn(page, "figure-map"), 3)
         form = page.get_by_role("form", name="Ask for a surface")
         form.get_by_label("Plane").select_option("random")
         form.get_by_label("Detail").select_option("9 × 9")

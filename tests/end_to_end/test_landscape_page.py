@@ -43,7 +43,8 @@ def probe(number: int) -> dict[str, Any]:
     beyond = number == 6
     return {
         "probe": number, "step": number * EVERY, "loss": loss, "base": base, "taken": loss[ALPHA.index(1)],
-        "best_alpha": 1, "critical_low": 64.0 if beyond else 1.9, "critical_high": "Infinity" if beyond else CRITICAL,
+        "best_alpha": 1, "critical_low": 64.0 if beyond else CRITICAL - 0.1,
+        "critical_high": "Infinity" if beyond else CRITICAL + 0.1,
         "sharpness": None if beyond else 100.0, "stability_threshold": 380.0, "learning_rate": 0.01,
         "update_norm": 0.5, "done": True,
     }  # fmt: skip
@@ -275,6 +276,18 @@ def test_another_surface_is_fetched_when_it_is_chosen(probed: Probed, page: Page
     probed.show(page)
     page.get_by_role("combobox", name="Surface to draw").select_option("step 100, random")
     until(page, lambda: [url for url in probed.fetched if url.endswith("&surface=40")])
+
+
+def test_a_surface_without_a_point_gets_its_room_with_the_first(probed: Probed, page: Page) -> None:
+    whole = probed.landscape["surface"]["loss"]
+    probed.landscape["surface"]["loss"] = [[None] * SIZE for _ in range(SIZE)]
+    probed.show(page)
+    field = region(page, "Loss surface").locator(".figure-field")
+    expect(field).to_be_hidden()
+    probed.landscape["surface"]["loss"] = whole
+    choose(page, "40")
+    expect(field).to_be_visible()
+    assert plotted(page, "figure-surface")[0]["type"] == "contour"
 
 
 def test_three_dimensions_are_drawn_or_said_to_be_missing(probed: Probed, page: Page) -> None:

@@ -117,7 +117,7 @@ test("the gauge says how far the step is from the critical one", () => {
     return [zone, figure];
   };
   assert.deepEqual(told(7.6, 8), ["good", "0.13 ×"]);
-  assert.deepEqual(told(1.5, 1.6), ["near", "0.63 ×"]);
+  assert.deepEqual(told(1.5, 1.6), ["near", "0.65 ×"]);
   assert.deepEqual(told(0.48, 0.5), ["over", "2.0 ×"]);
   assert.deepEqual(told(0.94, 1), ["over", "1.0 ×"]);
   assert.deepEqual(told(64, Infinity), ["good", "< 0.016 ×"]);

@@ -55,7 +55,7 @@ test("changes keep what is missing apart from what is not finite", () => {
 
 test("the critical step: found, beyond what was tried, at once, or not measured", () => {
   const cases = [
-    [1.9, 2, { alpha: 2, bracket: "at" }],
+    [1.9, 2.1, { alpha: 2, bracket: "at" }],
     [64, Infinity, { alpha: 64, bracket: "beyond" }],
     [0, 0.01, { alpha: 0.01, bracket: "at once" }],
     [NaN, NaN, { alpha: NaN, bracket: "unknown" }],

@@ -33,20 +33,15 @@ MOST_SNAPSHOT_BYTES: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one view within the steps that are asked for."""
+    """Reads one view."""
 
     probes: Probes
     view: View
-    first: int
-    last: int
 
-    def inside(self, anchors: Sequence[Anchor]) -> tuple[list[Anchor], int]:
-        """Those that touch the steps asked for, and how many stand before them."""
-        found = [anchor for anchor in anchors if anchor.last_step >= self.first and anchor.step <= self.last]
-        return found, anchors.index(found[0]) if found else 0
-
-    async def tape(self, columns: int) -> TapeFrames:
-        anchors, before = self.inside(await self.probes.anchors(self.view, LINE, SUMMARY))
+    async def tape(self, columns: int, first: int, last: int) -> TapeFrames:
+        known = await self.probes.anchors(self.view, LINE, SUMMARY)
+        anchors = [anchor for anchor in known if first <= anchor.step <= last]
+        before = known.index(anchors[0]) if anchors else 0
         every, kept = thinned(len(anchors), columns, before)
         while len(kept) > 1 and sum(anchors[at].frames for at in kept) > MOST_LINE_FRAMES:
             every, kept = thinned(len(anchors), len(kept) - 1, before)
@@ -54,12 +49,12 @@ class _Reader:
         chosen = [anchors[at] for at in reversed(kept)]
         pieces, _ = await self.probes.load(chosen, MOST_LINE_BYTES, LINE, SUMMARY)
         newest = await self.probes.newest(self.view, SUMMARY)
-        last, _ = await self.probes.load(newest, MOST_LINE_BYTES, SUMMARY)
-        return TapeFrames(pieces, len(anchors), every, last)
+        summaries, _ = await self.probes.load(newest, MOST_LINE_BYTES, SUMMARY)
+        return TapeFrames(pieces, len(anchors), every, summaries)
 
     async def verdict(self) -> VerdictFrames:
-        anchors, before = self.inside(await self.probes.anchors(self.view, VERDICT))
-        every, kept = thinned(len(anchors), MOST_VERDICTS, before)
+        anchors = await self.probes.anchors(self.view, VERDICT)
+        every, kept = thinned(len(anchors), MOST_VERDICTS)
         # Those that are listed one by one are the newest without a gap; judged together are those spread evenly.
         chosen = sorted({*kept, *range(max(0, len(anchors) - MOST_VERDICTS // 5), len(anchors))}, reverse=True)
         even = {(anchors[at].attempt, anchors[at].step) for at in kept}
@@ -72,7 +67,7 @@ class _Reader:
         return VerdictFrames(pieces, every, even, [] if later else reasons)
 
     async def surfaces(self, wanted: int | None) -> SurfaceFrames:
-        anchors, _ = self.inside(await self.probes.anchors(self.view, PLANE))
+        anchors = await self.probes.anchors(self.view, PLANE)
         planes, _ = await self.probes.load(anchors[: -MOST_SURFACES - 1 : -1], MOST_SURFACE_BYTES, PLANE)
         planes = list({plane.key: plane for plane in planes}.values())
         asked = [plane for plane in planes if wanted in (None, plane.probe)]
@@ -101,14 +96,14 @@ class _Reader:
         return found
 
     async def trajectory(self) -> SnapshotFrames:
-        anchors, before = self.inside(await self.probes.anchors(self.view, TRAJECTORY))
+        anchors = await self.probes.anchors(self.view, TRAJECTORY)
         counts = await self.probes.counts(anchors, TRAJECTORY)
-        every, kept = thinned(len(anchors), MOST_SNAPSHOTS, before)
+        every, kept = thinned(len(anchors), MOST_SNAPSHOTS)
         chosen = [anchors[at] for at in reversed(kept)]
         pieces, _ = await self.probes.load(chosen, MOST_SNAPSHOT_BYTES, TRAJECTORY)
         until = {segment.stream.attempt: segment.until for segment in self.view.segments}
         total = sum(counts.values()) if every > 1 else None
-        return SnapshotFrames(pieces, until, (self.first, self.last), total, MOST_SNAPSHOTS)
+        return SnapshotFrames(pieces, until, total, MOST_SNAPSHOTS)
 
 
 @router.get("/landscape")
@@ -119,11 +114,19 @@ async def get_landscape(
     columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 300,
     surface: Annotated[int | None, Query(ge=0, le=MAX_COUNT)] = None,
 ) -> dict[str, Any]:
-    """Everything the probes of a run say, thinned to what a page can show; ``surface``: of which probe."""
+    """Everything the probes of a run say, thinned to what a page can show; ``surface``: of which probe.
+
+    ``first`` and ``last`` are those of the tape: whoever looks closer at some steps still wants the whole path, and the
+    verdict on the whole run.
+    """
     # Not the view's own ends: a probe may arrive before the step it is about.
     first = 0 if steps.first is None else steps.first
-    reader = _Reader(store.probes, view, first, MAX_COUNT if steps.last is None else steps.last)
+    reader = _Reader(store.probes, view)
+    last = MAX_COUNT if steps.last is None else steps.last
     found = Found(
-        await reader.tape(columns), await reader.verdict(), await reader.surfaces(surface), await reader.trajectory()
+        await reader.tape(columns, first, last),
+        await reader.verdict(),
+        await reader.surfaces(surface),
+        await reader.trajectory(),
     )
     return await asyncio.to_thread(as_json, found)

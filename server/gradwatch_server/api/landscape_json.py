@@ -55,7 +55,6 @@ class SnapshotFrames:
 
     pieces: Pieces
     until: Mapping[int, int]
-    steps: tuple[int, int]
     total: int | None
     most: int
 
@@ -183,7 +182,7 @@ def _surface(pieces: Pieces) -> dict[str, Any] | None:
 
 
 def _trajectory(found: SnapshotFrames) -> dict[str, Any] | None:
-    rows = trajectory.snapshots(found.pieces, found.until, found.steps, ends_only=found.total is not None)
+    rows = trajectory.snapshots(found.pieces, found.until, ends_only=found.total is not None)
     if rows is None:
         return None
     drawn = trajectory.draw(*rows, found.most)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gradwatch.frames import MAX_COUNT
 from numpy.typing import NDArray
 
 from ..store.landscape_frames import TRAJECTORY, ProbeRows
@@ -30,7 +31,7 @@ class Map:
 
 
 def snapshots(
-    pieces: Sequence[ProbeRows], until: Mapping[int, int], steps: tuple[int, int], *, ends_only: bool
+    pieces: Sequence[ProbeRows], until: Mapping[int, int], *, ends_only: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """Rows by step of the frames comparable with the newest one, and what is said of it; None where there are none.
 
@@ -44,7 +45,7 @@ def snapshots(
     parts = []
     for piece in alike:
         taken = piece.columns["step"]
-        inside = (taken >= steps[0]) & (taken <= min(steps[1], until.get(piece.attempt, steps[1])))
+        inside = taken <= until.get(piece.attempt, MAX_COUNT)
         rows = np.flatnonzero(inside)[-1:] if ends_only else np.flatnonzero(inside)
         parts.append({name: values[rows] for name, values in piece.columns.items()})
     joined = latest({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

@@ -114,11 +114,13 @@ export class Figure {
   }
 
   draw() {
-    if (!this.size.width || !this.shown) return;
+    if (!this.shown) return;
     const theme = colours();
     const drawn = this.spec.draw(this.shown, this.inside(), theme);
     this.drawn = drawn;
+    // What is empty takes no room, and gets it back here: its new size then draws it.
     this.field.classList.toggle("empty", !drawn);
+    if (!this.size.width) return;
     this.plotElement.hidden = this.canvas.hidden = !drawn || Boolean(drawn.space);
     this.spaceElement.hidden = !drawn?.space;
     if (!drawn?.space) this.space.clear(); // browsers allow few 3-D contexts: an unseen one is given back

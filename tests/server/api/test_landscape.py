@@ -124,7 +124,8 @@ def test_the_verdict_over_clips(server: Served, writer: Writer) -> None:
     counts = {name: overall[name] for name in ("count", "helped", "hurt", "inconclusive", "nonfinite", "every")}
     assert counts == {"count": 6, "helped": 5, "hurt": 0, "inconclusive": 1, "nonfinite": 1, "every": 1}
     assert overall["outcome"] == "inconclusive"
-    assert [event["step"] for event in found(server, writer, "first=20&last=35")["verdict"]["events"]] == [20, 30]
+    looking_closer = found(server, writer, "first=20&last=35")  # is not to judge the run by fewer clips
+    assert looking_closer["verdict"] == answer
 
 
 def test_many_verdicts_are_judged_together_and_the_newest_listed(
@@ -183,7 +184,7 @@ def test_the_surface_asked_for_or_else_the_newest(
         shown = found(server, writer, f"surface={probe}")["surface"]
         assert (shown["probe"], shown["computed"]) == (probe, cells)
     assert found(server, writer, "surface=9")["surface"] is None
-    assert found(server, writer, "last=50")["surface"]["probe"] == 3
+    assert found(server, writer, "last=50")["surface"]["probe"] == 4
     monkeypatch.setattr(landscape, "MOST_SURFACES", 2)
     answer = found(server, writer, "surface=1")
     assert [s["step"] for s in answer["surfaces"]] == [40, 40, 70] and answer["surface"]["computed"] == 3
@@ -209,8 +210,7 @@ def test_the_map_of_the_path(server: Served, writer: Writer) -> None:
     np.testing.assert_allclose((drawn**2).sum(axis=0), (centred**2).sum(axis=1))
     assert answer["random_walk"] == pytest.approx([6 / 399 / 4 / math.sin(math.pi * k / 40) ** 2 for k in (1, 2)])
     assert answer["about"] == {"k": 64, "seed": 5}
-    assert found(server, writer, "first=45&last=95")["trajectory"]["step"] == [50, 60, 70, 80, 90]
-    assert found(server, writer, "first=500")["trajectory"] is None
+    assert found(server, writer, "first=45&last=95")["trajectory"] == answer
 
 
 def test_a_long_path_is_thinned(server: Served, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike
 
 from .pieces import piece
 
-ALL = (0, 10**9)
-
 
 def path(steps: ArrayLike, offset: float = 0.0, k: int = 3, attempt: int = 1, seed: int = 0) -> ProbeRows:
     step = np.atleast_1d(np.asarray(steps))
@@ -19,24 +17,20 @@ def path(steps: ArrayLike, offset: float = 0.0, k: int = 3, attempt: int = 1, se
     return piece("trajectory points", columns, attempt=attempt, seed=seed, parameters=9, k=k)
 
 
-def steps_of(
-    pieces: list[ProbeRows], until: dict[int, int], within: tuple[int, int] = ALL, ends: bool = False
-) -> object:
-    found = trajectory.snapshots(pieces, until, within, ends_only=ends)
+def steps_of(pieces: list[ProbeRows], until: dict[int, int], ends: bool = False) -> object:
+    found = trajectory.snapshots(pieces, until, ends_only=ends)
     return None if found is None else found[0]["step"].tolist()
 
 
 def test_rows_by_step_and_the_last_word_counts() -> None:
-    found = trajectory.snapshots([path([5, 1]), path([3, 5], offset=2.0)], {}, ALL, ends_only=False)
+    found = trajectory.snapshots([path([5, 1]), path([3, 5], offset=2.0)], {}, ends_only=False)
     assert found is not None and found[0]["step"].tolist() == [1, 3, 5]
     assert found[0]["sketch"][:, 1].tolist() == [0, 2, 2] and found[1] == {"seed": 0, "parameters": 9, "k": 3}
 
 
-def test_a_new_attempt_hides_what_it_did_again_and_the_range_cuts() -> None:
+def test_a_new_attempt_hides_what_it_did_again() -> None:
     pieces = [path([0, 10, 20, 30]), path([15, 25], attempt=2)]
     assert steps_of(pieces, {1: 14, 2: 10**9}) == [0, 10, 15, 25]
-    assert steps_of(pieces, {1: 14, 2: 10**9}, (10, 15)) == [10, 15]
-    assert steps_of(pieces, {1: 14, 2: 10**9}, (11, 14)) is None
     assert steps_of([], {}) is None
 
 
@@ -46,11 +40,11 @@ def test_sketches_of_another_seed_or_width_are_not_compared_with_the_newest() ->
 
 def test_of_frames_read_sparsely_the_last_row_stands_for_each() -> None:
     assert steps_of([path([1, 2, 3]), path([7, 8, 9])], {}, ends=True) == [3, 9]
-    assert steps_of([path([1, 2, 3]), path([7, 8, 9])], {}, (0, 8), ends=True) == [3, 8]
+    assert steps_of([path([1, 2, 3]), path([7, 8, 9])], {1: 8}, ends=True) == [3, 8]
 
 
 def test_the_map_is_thinned_and_leaves_out_weights_that_are_not_finite() -> None:
-    rows = trajectory.snapshots([path(np.arange(1000))], {}, ALL, ends_only=False)
+    rows = trajectory.snapshots([path(np.arange(1000))], {}, ends_only=False)
     assert rows is not None
     drawn = trajectory.draw(*rows, 400)
     assert len(drawn.step) == 251 and drawn.step[:3].tolist() == [0, 4, 8] and drawn.step[-1] == 999
