@@ -36,6 +36,7 @@ export class LandscapeFeed {
     this.askedAt = -EVERY;
     this.timer = 0;
     this.loading = false;
+    this.shown = ""; // the id of the request whose surface was chosen last
     this.wanted = false; // asked for while it could not be fetched: another was under way, or nobody looks
     document.addEventListener("visibilitychange", () => this.wanted && this.loadSoon());
   }
@@ -69,8 +70,21 @@ export class LandscapeFeed {
     const range = route.view.mode === "all" ? null : visibleRange(state);
     const answer = await this.attempt(() => request(landscapePath(route, landscape.surface, range)));
     this.loading = false;
+    const { asked } = this.state().landscape; // as long as the answer has not shown that it is done
     if (answer) this.send({ type: "landscape", run: route.run, surface: landscape.surface, answer });
+    if (answer && asked) this.showAsked(asked.id, answer.surfaces ?? []);
     if (this.wanted) this.loadSoon();
+  }
+
+  /**
+   * Chooses the surface that was asked for, once it has begun.
+   * @param {string} id of the request @param {import("./landscape.js").SurfaceEntry[]} surfaces
+   */
+  showAsked(id, surfaces) {
+    const mine = surfaces.find(({ request }) => request === id);
+    if (!id || !mine || id === this.shown) return;
+    this.shown = id;
+    this.choose(mine.probe);
   }
 
   /** @param {number | null} surface the probe; null: the newest */

@@ -80,3 +80,17 @@ test("asking for a surface tells what the server said", async () => {
     ["refused", "", "The training is not connected."],
   ]);
 });
+
+test("the surface that was asked for is chosen when it has begun, once", async () => {
+  const { feed, page, fetched, sent } = opened();
+  page.answer = { ok: true, json: async () => ({ id: "ab" }) };
+  await feed.ask({ plane: "random", levels: 9, seed: 5 });
+  const entry = { probe: 7, step: 3, plane: "random", levels: 9, computed: 1, request: "ab" };
+  page.answer = { ok: true, json: async () => ({ surfaces: [{ ...entry, probe: 1, request: "" }, entry] }) };
+  await feed.load();
+  feed.choose(null); // by hand: not to be undone
+  await feed.load();
+  const chosen = sent.filter(({ type }) => type === "landscape-surface").map(({ surface }) => surface);
+  assert.deepEqual(chosen, [7, null]);
+  assert.ok(fetched.length >= 3);
+});

@@ -26,6 +26,7 @@ MOST_LINE_BYTES: Final = 8 << 20
 MOST_VERDICTS: Final = 1_000
 MOST_VERDICT_BYTES: Final = 4 << 20
 MOST_SURFACES: Final = 50
+COARSEST: Final = 25  # points of the first level of a surface
 MOST_SURFACE_BYTES: Final = 4 << 20
 MOST_SNAPSHOTS: Final = 400
 MOST_SNAPSHOT_BYTES: Final = 32 << 20
@@ -74,13 +75,16 @@ class _Reader:
         if not asked and wanted is not None:
             older, _ = await self.probes.load(anchors[:-MOST_SURFACES], MOST_SURFACE_BYTES, PLANE)
             asked = [plane for plane in older if plane.probe == wanted]
+        computed = await self._computed(anchors, planes)
+        if wanted is None:  # one that has just begun would take the place of a picture by a few dots
+            asked = [plane for plane in asked if computed[plane.key] >= COARSEST] or asked
         shown = max(asked, key=lambda plane: plane.key, default=None)
         pieces: list[ProbeRows] = []
         if shown is not None:
             at = [anchor for anchor in anchors if (anchor.attempt, anchor.step) == (shown.attempt, shown.step)]
             found, _ = await self.probes.load(at, MOST_SURFACE_BYTES, PLANE, CELLS, PATH)
             pieces = [piece for piece in found if piece.key == shown.key]
-        return SurfaceFrames(planes, await self._computed(anchors, planes), pieces)
+        return SurfaceFrames(planes, computed, pieces)
 
     async def _computed(self, anchors: Sequence[Anchor], planes: Sequence[ProbeRows]) -> dict[tuple[int, int], int]:
         """How many cells of each plane were computed, about: a cell that was sent twice counts twice."""
@@ -114,7 +118,8 @@ async def get_landscape(
     columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 300,
     surface: Annotated[int | None, Query(ge=0, le=MAX_COUNT)] = None,
 ) -> dict[str, Any]:
-    """Everything the probes of a run say, thinned to what a page can show; ``surface``: of which probe.
+    """Everything the probes of a run say, thinned to what a page can show. ``surface``: of which probe; by default
+    the newest whose coarsest points are known.
 
     ``first`` and ``last`` are those of the tape: whoever looks closer at some steps still wants the whole path, and the
     verdict on the whole run.

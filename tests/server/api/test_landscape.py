@@ -185,6 +185,9 @@ def test_the_surface_asked_for_or_else_the_newest(
         assert (shown["probe"], shown["computed"]) == (probe, cells)
     assert found(server, writer, "surface=9")["surface"] is None
     assert found(server, writer, "last=50")["surface"]["probe"] == 4
+    # Shown is the newest that there is something to see of.
+    monkeypatch.setattr(landscape, "COARSEST", 4)
+    assert found(server, writer)["surface"]["probe"] == 3
     monkeypatch.setattr(landscape, "MOST_SURFACES", 2)
     answer = found(server, writer, "surface=1")
     assert [s["step"] for s in answer["surfaces"]] == [40, 40, 70] and answer["surface"]["computed"] == 3
