@@ -75,6 +75,8 @@ const TITLES = {
   overflow: "Overflow",
   fallback: "Fallback to torch",
   dropped: "Dropped",
+  probe: "Landscape",
+  probe_tripwire: "Landscape",
 };
 
 /** An event's name as a person reads it. @param {Event} event */

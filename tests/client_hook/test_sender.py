@@ -42,6 +42,15 @@ def test_a_server_on_a_fresh_database_still_acks_what_it_gets() -> None:
     assert delivery.through == 620
 
 
+def test_commands_wait_for_the_training_and_the_oldest_make_room() -> None:
+    delivery = Delivery()
+    delivery.take(answer(Kind.CONTROL, command="probe_landscape", id="other"), "another")
+    for number in range(20):
+        delivery.take(answer(Kind.CONTROL, command="probe_landscape", id=str(number)), WRITER)
+    assert [command["id"] for command in delivery.take_commands()] == [str(number) for number in range(4, 20)]
+    assert delivery.take_commands() == []
+
+
 def test_a_frame_refused_for_good_is_replaced_by_a_tombstone(capsys: pytest.CaptureFixture[str]) -> None:
     delivery = Delivery()
     for _ in range(2):

@@ -51,6 +51,14 @@ def golden() -> list[dict[str, Any]]:
         ("nonfinite", "u4", 1, struct.pack("<2I", 0, 1)),
         ("counts", "u4", 66, struct.pack("<132I", *[0] * 66, *range(66))),
     ]
+    line = [
+        ("alpha", "f8", 1, doubles(-0.5, 0.0, 64.0)),
+        ("loss", "f8", 1, doubles(nan, 2.5, infinity)),
+        ("seconds", "f4", 1, struct.pack("<3f", 0.0, 1e-3, 2.5)),
+    ]
+    probed = {"probe": 3, "what": "line", "part": "points", "step": 9, "rows": 3, "about": {"mode": "eval", "seed": 0}}
+    probed["columns"] = [[name, dtype, width] for name, dtype, width, _ in line]
+    asked = {"command": "probe_landscape", "plane": "random", "levels": 17, "seed": 2**53 - 1, "id": "c0ffee"}
     headers: list[tuple[Kind, dict[str, Any], list[tuple[str, str, int, bytes]]]] = [
         (Kind.HELLO, {"writer": WRITER, "seq": 0, "project": "p", "run": "r", "name": "größer ✓ 😀"}, []),
         (Kind.LAYERS, {"writer": WRITER, "seq": 1, "table": "t", "base": None, "layers": [["w", [2, 2], 4, 0]]}, []),
@@ -59,6 +67,8 @@ def golden() -> list[dict[str, Any]]:
         (Kind.ACK, {"writer": WRITER, "through": 3, "ranges": [[5, 9]], "watched": True, "pace": 0.05}, []),
         (Kind.SAMPLES, {"writer": WRITER, "seq": 4, **about("update_ratio", samples)}, samples),
         (Kind.HISTOGRAM, {"writer": WRITER, "seq": 5, **about("grad_histogram", histogram), "lowest": -48}, histogram),
+        (Kind.LANDSCAPE, {"writer": WRITER, "seq": 6, **probed}, line),
+        (Kind.CONTROL, {"writer": WRITER, **asked}, []),
     ]
     return [
         {
