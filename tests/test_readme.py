@@ -42,6 +42,29 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world["monitor"].step == 3
 
 
+@pytest.mark.parametrize("text", [README.split("## Look around")[1], (ROOT / "docs" / "landscape.md").read_text()])
+def test_the_probe_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADWATCH_MODE", "offline")
+    model = nn.Linear(3, 1)
+    world: dict[str, Any] = {
+        "gradwatch": gradwatch,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "criterion": nn.MSELoss(),
+        **dict.fromkeys(("held_out", "inputs"), torch.ones(2, 3)),
+        "targets": torch.ones(2, 1),
+    }
+    exec(text.split("```python\n")[1].split("```")[0].replace("clip=1.0", "clip=1.0, probe_budget=0.9"), world)
+    monitor = world["monitor"]
+    for _ in range(30):
+        model(torch.randn(4, 3)).sum().backward()
+        monitor.clip()
+        world["optimizer"].step()
+    assert monitor._writer._prober.points > 3 and monitor._writer._prober.is_active
+    monitor.finish()
+
+
 def test_every_setting_stands_in_the_table_and_no_other() -> None:
     said = set(re.findall(r"`GRADWATCH_(\w+)`", table("Settings").replace("in `GRADWATCH_DIR`", "")))
     assert said == HOOK_SETTINGS | {name.upper() for name in ServerSettings.model_fields}

@@ -21,7 +21,8 @@ from tests.end_to_end.browser import ARGUMENTS, find_browser
 from tests.processes import Process, clean_environment
 
 SIZES = {"wide": (1440, 900), "tablet": (820, 1180), "phone": (390, 844)}
-VIEWS = {"runs": None, "not-clipped": "not clipped", "clipped": "clipped at 0.5"}
+LANDSCAPE = "landscape"  # the part of the page alone
+VIEWS = {"runs": None, "not-clipped": "not clipped", "clipped": "clipped at 0.5", LANDSCAPE: "clipped at 0.5"}
 
 
 class Shot(NamedTuple):
@@ -36,7 +37,7 @@ class Shot(NamedTuple):
         return "-".join(self) + ".png"
 
 
-README = [Shot("not-clipped", "wide", "dark"), Shot("clipped", "wide", "light")]
+README = [Shot("not-clipped", "wide", "dark"), Shot("clipped", "wide", "light"), Shot(LANDSCAPE, "wide", "light")]
 THEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 ALL = [Shot(view, size, theme) for view, size, theme in itertools.product(VIEWS, SIZES, THEMES)]
 
@@ -63,7 +64,13 @@ def take(browser: Browser, url: str, shot: Shot, folder: Path) -> None:
         page.get_by_role("link", name=name).first.click()
         page.get_by_text("Gradient norm by layer").first.wait_for()
     page.wait_for_timeout(2500)  # until the staggered panels have all been drawn
-    page.screenshot(path=folder / shot.name, full_page=shot.size != "wide")
+    if shot.view == LANDSCAPE:
+        landscape = page.get_by_role("region", name="Loss landscape", exact=True)
+        landscape.scroll_into_view_if_needed()
+        page.wait_for_timeout(2500)
+        landscape.screenshot(path=folder / shot.name)
+    else:
+        page.screenshot(path=folder / shot.name, full_page=shot.size != "wide")
     page.close()
 
 

@@ -69,6 +69,10 @@ def test_only_the_unclipped_training_diverges_and_raises_the_alert(installed: Pa
         assert losses["clipped at 0.5"][0] == first
         assert sum(losses["clipped at 0.5"][-10:]) / 10 < 2.5
         assert sum(losses["not clipped"][-10:]) / 10 > 2 * first
+        for run in runs.values():
+            landscape = server.get(f"/api/runs/{run['id']}/landscape")
+            assert landscape["tape"]["count"] > 3 and landscape["surface"]["computed"] >= 25
+            assert landscape["trajectory"]["snapshots"] > 10
         alerts = server.get("/api/alerts")["alerts"]
         assert {alert["run"] for alert in alerts if alert["rule"] == "explosion"} == {runs["not clipped"]["id"]}
         assert all(alert["run"] == runs["not clipped"]["id"] for alert in alerts)

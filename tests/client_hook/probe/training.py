@@ -46,7 +46,10 @@ class Bowl(nn.Module):
 
 
 class BowlTraining:
-    """``steps`` steps of ``optimizer`` on a ``Bowl``. ``weights[t]``: those before step t."""
+    """``steps`` steps of ``optimizer`` on a ``Bowl``. ``weights[t]``: those before step t.
+
+    By default the budget is no bound, so that there is a piece of work at every step, however busy the machine.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class BowlTraining:
         optimizer: Callable[[nn.Module], Optimizer] = lambda model: SGD(model.parameters(), lr=0.02),
         threshold: float | None = None,
         closures: Sequence[Callable[[Any], Any]] = (lambda model: model(),),
-        budget: float = 0.95,
+        budget: float = 50.0,
         at_step: Callable[[int, BowlTraining], None] = lambda step, training: None,
         model: nn.Module | None = None,
     ) -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from gradwatch_server.landscape.student_t import incomplete_beta, two_sided
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,11 @@ def test_it_is_the_area_under_the_density(freedom: int) -> None:
         at = (places + 1) * t / 2
         inner = float((weights * scale * (1 + at**2 / freedom) ** (-(freedom + 1) / 2)).sum() * t / 2)
         assert two_sided(t, freedom) == pytest.approx(1 - 2 * inner, abs=1e-11)
+
+
+@given(st.floats(-50, 50), st.integers(1, 500))
+def test_it_is_scipys(t: float, freedom: int) -> None:
+    assert two_sided(t, freedom) == pytest.approx(2 * scipy.stats.t.sf(abs(t), freedom), rel=1e-9, abs=1e-15)
 
 
 def test_the_ends() -> None:
