@@ -56,6 +56,7 @@ def await_line(demo: Process, words: str, seconds: float) -> None:
 
 def take(browser: Browser, url: str, shot: Shot, folder: Path) -> None:
     width, height = SIZES[shot.size]
+    height = 3000 if shot.view == LANDSCAPE else height  # all at once: nothing scrolls under the head of the page
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=shot.theme)
     page.goto(url)
     page.get_by_text("not clipped").first.wait_for()
@@ -65,10 +66,7 @@ def take(browser: Browser, url: str, shot: Shot, folder: Path) -> None:
         page.get_by_text("Gradient norm by layer").first.wait_for()
     page.wait_for_timeout(2500)  # until the staggered panels have all been drawn
     if shot.view == LANDSCAPE:
-        landscape = page.get_by_role("region", name="Loss landscape", exact=True)
-        landscape.scroll_into_view_if_needed()
-        page.wait_for_timeout(2500)
-        landscape.screenshot(path=folder / shot.name)
+        page.get_by_role("region", name="Loss landscape", exact=True).screenshot(path=folder / shot.name)
     else:
         page.screenshot(path=folder / shot.name, full_page=shot.size != "wide")
     page.close()
