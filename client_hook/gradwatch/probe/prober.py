@@ -177,7 +177,7 @@ class Prober:
     def _guarded(self, piece: Piece) -> tuple[Reading | None, Reading | None]:
         """Run a piece that calls the user's closure between two looks at the training. Raises TrainingMoved."""
         assert self._laboratory is not None
-        model = self._laboratory.model
+        model = self._laboratory.shadow.original
         with_values = self.points <= _CLOSE_LOOKS or self.points % _CLOSE_LOOKS == 0
         before = TrainingState(model, with_values=with_values)
         failure: Exception | None = None

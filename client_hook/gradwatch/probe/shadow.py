@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
@@ -65,7 +66,7 @@ class Shadow:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.original = model
+        self._original = weakref.ref(model)  # probing must not keep a forgotten model alive
         self.devices = devices_of(model.parameters())
         try:
             with random_numbers_of(0, self.devices):
@@ -86,9 +87,20 @@ class Shadow:
         self._moves = own
 
     @property
+    def original(self) -> nn.Module:
+        """The model that was copied. Raises UnfitProbe when it is gone."""
+        model = self._original()
+        if model is None:
+            raise UnfitProbe("the model was let go")
+        return model
+
+    @property
     def is_current(self) -> bool:
-        """Whether the model still has the parameters it had when it was copied."""
-        now = list(self.original.parameters())
+        """Whether the model is still there, with the parameters it had when it was copied."""
+        model = self._original()
+        if model is None:
+            return False
+        now = list(model.parameters())
         return self._identities == [id(tensor) for tensor in now] and self._moves == [
             tensor.requires_grad for tensor in now
         ]

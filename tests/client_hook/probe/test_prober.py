@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +167,22 @@ def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
         twin.clip()
     copy.deepcopy(model)
     monitor.finish()
+
+
+def test_probing_keeps_no_forgotten_model_alive() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    closure = lambda model: model(torch.ones(2)).sum()  # noqa: E731
+    monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=closure, probe_budget=0.9)
+    for _ in range(20):
+        model(torch.ones(2)).sum().backward()
+        monitor.clip()
+        optimizer.step()
+    assert monitor._writer is not None and monitor._writer._prober is not None and monitor._writer._prober.points
+    gone = weakref.ref(model), weakref.ref(monitor)
+    del model, optimizer, monitor
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
 
 
 def test_a_finished_run_probes_no_more() -> None:

@@ -125,20 +125,23 @@ def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
     ],
 )
 def test_a_probe_must_return_one_number(found: Any, match: str) -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with pytest.raises(UnfitProbe, match=match):
         shadow.loss(lambda model: found, shadow.follow(), 0)
 
 
 @pytest.mark.parametrize("found", [0.5, 2, torch.tensor([0.5]), torch.tensor([[7]])])
 def test_plain_numbers_and_single_elements_will_do(found: Any) -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     loss = shadow.loss(lambda model: found, shadow.follow(), 0)
     assert loss.shape == () and float(loss) == float(found)
 
 
 def test_a_probe_that_raises_is_named() -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with pytest.raises(UnfitProbe, match="the probe raised ZeroDivisionError: division by zero"):
         shadow.loss(lambda model: 1 / 0, shadow.follow(), 0)
 
@@ -150,7 +153,8 @@ def test_a_probe_may_take_gradients_of_its_own_inputs() -> None:
         (slope,) = torch.autograd.grad(model(inputs).sum(), inputs)
         return slope.square().sum()
 
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with torch.no_grad():
         assert float(shadow.loss(with_gradient, shadow.follow(), 0)) > 0
         assert not torch.is_grad_enabled()
