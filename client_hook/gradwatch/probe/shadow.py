@@ -76,6 +76,8 @@ class Shadow:
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise UnfitProbe(f"the model cannot be deep-copied, which probing needs ({reason[:300]})") from error
+        if not _places(self.model).isdisjoint(_places(model)):
+            raise UnfitProbe("a deep copy of the model shares modules or weights with it (__deepcopy__ of its own?)")
         self.hooks_left_out = _drop_hooks(self.model)
         self.model.requires_grad_(False)
         self.model.train(False)
@@ -174,6 +176,14 @@ def _computed_copies(model: nn.Module) -> dict[int, Any]:
     """
     kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+
+
+def _places(model: nn.Module) -> set[int]:
+    """Of modules, parameters and buffers, and of the memory that these lie in."""
+    tensors = [*model.parameters(), *model.buffers()]
+    plain = [tensor for tensor in tensors if tensor.layout is torch.strided and type(tensor) in (Tensor, nn.Parameter)]
+    memory = {tensor.data_ptr() for tensor in plain} - {0}  # 0: empty
+    return memory | {id(part) for part in (*model.modules(), *tensors)}
 
 
 def _drop_hooks(model: nn.Module) -> int:

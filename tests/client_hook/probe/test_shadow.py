@@ -114,6 +114,31 @@ def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
         Shadow(model)
 
 
+class Shared(nn.Sequential):
+    """As some write frozen teachers."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared:
+        return self
+
+
+class Lending(nn.Linear):
+    """Its copies are new and see the same weights."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lending:
+        other = Lending(self.in_features, self.out_features)
+        other.weight = nn.Parameter(self.weight.detach())
+        return other
+
+
+@pytest.mark.parametrize("part", [Shared(nn.BatchNorm1d(2), nn.Dropout()), Lending(2, 2)])
+def test_a_model_whose_copy_is_partly_itself_is_refused_and_left_alone(part: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 2), part)
+    with pytest.raises(UnfitProbe, match="shares modules or weights"):
+        Shadow(model)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("found", "match"),
     [
