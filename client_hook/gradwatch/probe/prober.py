@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
+import torch
 from torch.optim import Optimizer
 
 from gradwatch.console import say
@@ -21,6 +22,7 @@ from gradwatch.probe.reading import Reading
 from gradwatch.probe.shadow import UnfitProbe, is_out_of_memory
 from gradwatch.probe.training_state import TrainingState
 
+_CUDA: Final = torch.device("cuda")
 _WARM_UP: Final = 3  # steps before the first piece: optimizers make their state, compilers compile
 _SAVED_SECONDS: Final = 0.25  # saved up at most, over a validation or a checkpoint for example
 _MOST_STEPS: Final = 20  # that one point may take as long as, unless it is shorter than the next
@@ -119,15 +121,16 @@ class Prober:
 
     def _act(self, moment: Moment) -> None:
         laboratory = self._laboratory
+        if is_captured(_CUDA):
+            return  # nothing may be queued, and no event asked
         must = None if laboratory is None else laboratory.must_go_on
-        if self._work is not None and not self._collect(self._work):
+        # A piece that this step needs does not wait for the one before it, of which nothing is to be read.
+        if self._work is not None and not self._collect(self._work) and must is None:
             return
         if must is None and self._budget.in_hand < self._needed:
             return
         if laboratory is None or not laboratory.shadow.is_current:
             self._build()
-            return
-        if is_captured(laboratory.shadow.devices[0]):
             return
         for command in self._commands():
             laboratory.surfaces.request(command)

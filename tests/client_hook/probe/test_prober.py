@@ -13,13 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 import gradwatch
+import numpy as np
 import pytest
 import torch
-from gradwatch.probe import laboratory
+from gradwatch.measure.device_time import DeviceTime
+from gradwatch.probe import laboratory, prober
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from tests.client_hook.probe.training import Bowl, BowlTraining
+from tests.client_hook.probe.training import Bowl, BowlTraining, only
 
 
 def test_time_spent_stays_within_the_share() -> None:
@@ -183,6 +185,36 @@ def test_probing_keeps_no_forgotten_model_alive() -> None:
     del model, optimizer, monitor
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
+
+
+def test_a_device_that_lags_behind_leaves_an_update_one_step_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lagging(DeviceTime):
+        asked = 0
+
+        def take(self) -> float | None:
+            self.asked += 1
+            return 0.0 if self.asked % 4 == 0 else None
+
+    monkeypatch.setattr(prober, "DeviceTime", Lagging)
+    training = BowlTraining(steps=800, threshold=0.02)
+    lines, planes = training.rows("line", "summary"), training.rows("surface", "plane")
+    assert lines and not training.rows("verdict", "unsupported") and training.rows("verdict", "points")
+    for rows in lines:
+        update = training.weights[rows.step + 1] - training.weights[rows.step]
+        assert only(rows, "update_norm") == pytest.approx(np.linalg.norm(update), rel=1e-12)
+    for rows in planes:
+        if rows.about["plane"] == "update":
+            update = training.weights[rows.step] - training.weights[rows.step - 1]
+            assert only(rows, "unit_u") == pytest.approx(np.linalg.norm(update), rel=1e-12)
+
+
+def test_nothing_is_asked_of_a_device_whose_work_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(prober, "is_captured", lambda device: True)
+    monkeypatch.setattr(DeviceTime, "take", lambda self: asked.append("event"))
+    monkeypatch.setattr(laboratory, "free_bytes", lambda device: asked.append("memory"))
+    training = BowlTraining(steps=20)
+    assert not asked and training.prober.is_active and training.prober.points == 0
 
 
 def test_a_finished_run_probes_no_more() -> None:
