@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from gradwatch.clipping.measure_only import MeasureOnly
+from gradwatch.probe.probing import Probing
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
-from tests.client_hook.probe.training import BowlTraining, only
+from tests.client_hook.conftest import KeepingSink, monitor_of
+from tests.client_hook.probe.training import Bowl, BowlTraining, only
 
 
 def sgd(model: nn.Module) -> Optimizer:
@@ -117,6 +121,36 @@ def test_a_rate_changed_behind_the_clip_gives_verdicts_up() -> None:
 def test_a_step_that_moves_nothing_has_no_line() -> None:
     training = BowlTraining(100, optimizer=lambda model: SGD(model.parameters(), lr=0.0))
     assert not training.rows("line", "points") and training.prober.is_active
+
+
+def test_steps_that_were_left_out_say_nothing_of_the_formula() -> None:
+    def make(model: nn.Module) -> Optimizer:
+        optimizer = SGD(model.parameters(), lr=0.02)
+        step: Any = optimizer.step
+        calls = iter(range(10_000))
+        one: Any = optimizer
+        one.step = lambda: step() if next(calls) > 250 else None
+        return optimizer
+
+    training = BowlTraining(500, optimizer=make, threshold=0.02)
+    assert not training.rows("verdict", "unsupported") and training.rows("verdict", "points")
+
+
+def test_of_several_optimizers_nobody_knows_whose_rate_it_was() -> None:
+    model, sink = Bowl(), KeepingSink()
+    optimizers: list[Optimizer] = [SGD([model.first], lr=0.02), SGD([model.second], lr=0.001)]
+    probing = Probing(weakref.ref(model), [lambda model: model()], 0.95)
+    monitor = monitor_of(model, optimizers, MeasureOnly(), sink, probing=probing)
+    for step in range(200):
+        optimizer = optimizers[step % 2]
+        model.zero_grad()
+        model().backward()
+        monitor.clip(optimizer=optimizer)
+        optimizer.step()
+    summaries = [rows for rows in sink.found if (rows.what, rows.part) == ("line", "summary")]
+    assert summaries
+    for rows in summaries:
+        assert np.isnan([only(rows, "learning_rate"), only(rows, "stability_threshold")]).all()
 
 
 def test_measuring_only_asks_for_no_verdict(plain: BowlTraining) -> None:
