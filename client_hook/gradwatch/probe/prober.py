@@ -27,6 +27,8 @@ _WARM_UP: Final = 3  # steps before the first piece: optimizers make their state
 _SAVED_SECONDS: Final = 0.25  # saved up at most, over a validation or a checkpoint for example
 _MOST_STEPS: Final = 20  # that one point may take as long as, unless it is shorter than the next
 _SHORT: Final = 0.5  # seconds
+_BUILT: Final = 4  # copies of the model after which each has to have been worth it
+_WORTH: Final = 32  # points
 _SLOW_POINTS: Final = 3  # in a row that make probing give up
 _CLOSE_LOOKS: Final = 16  # points after which the tripwire reads all values only at every such point
 
@@ -77,7 +79,7 @@ class Prober:
         self._numbers = count()
         self._laboratory: Laboratory | None = None
         self._work: _Work | None = None
-        self._steps = 0
+        self._steps = self._built = 0
         self._slow = 0
         self._seen_at: float | None = None
 
@@ -151,6 +153,9 @@ class Prober:
         if model is None:
             self.close()
             return
+        self._built += 1
+        if self._built > _BUILT and self.points < _WORTH * self._built:
+            raise UnfitProbe("the model gets other parameters or buffers, or freezes and thaws them, all the time")
         self._laboratory = self._work = None
         self._laboratory = Laboratory(
             model,

@@ -85,8 +85,10 @@ class Shadow:
         self.weights: list[Tensor] = [
             copied for copied, moves in zip(self.model.parameters(), own, strict=True) if moves
         ]
-        self._identities = [id(parameter) for parameter in model.parameters()]
         self._moves = own
+        self._kinds = _kinds(model)
+        paths = [name.rpartition(".") for name, _ in self.model.named_buffers()]
+        self._buffers = [(self.model.get_submodule(path), name) for path, _, name in paths]
 
     @property
     def original(self) -> nn.Module:
@@ -98,14 +100,11 @@ class Shadow:
 
     @property
     def is_current(self) -> bool:
-        """Whether the model is still there, with the parameters it had when it was copied."""
+        """Whether the model is still there, with parameters and buffers as they were when it was copied."""
         model = self._original()
         if model is None:
             return False
-        now = list(model.parameters())
-        return self._identities == [id(tensor) for tensor in now] and self._moves == [
-            tensor.requires_grad for tensor in now
-        ]
+        return self._kinds == _kinds(model)
 
     def follow(self) -> list[Tensor]:
         """The model's buffers (running statistics) as they are now, for ``loss``; frozen parameters are brought up."""
@@ -125,8 +124,11 @@ class Shadow:
         """
         self.model.train(False)
         with torch.no_grad():
-            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(kept)
+            for (module, name), kept in zip(self._buffers, buffers, strict=True):
+                buffer = module._buffers.get(name)
+                # One that a forward made anew in another size (a cache for longer inputs) is left to the shadow.
+                if buffer is not None and buffer.shape == kept.shape:
+                    buffer.copy_(kept)
         grad_mode = torch.is_grad_enabled()
         try:
             with torch.no_grad(), random_numbers_of(seed, self.devices), _eagerly():
@@ -176,6 +178,12 @@ def _computed_copies(model: nn.Module) -> dict[int, Any]:
     """
     kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+
+
+def _kinds(model: nn.Module) -> list[tuple[Any, ...]]:
+    """Which parameters and what sort of buffers a model has: as long as these stay, its copy is of use."""
+    parameters = [(id(one), one.requires_grad, one.shape, one.dtype, one.device) for one in model.parameters()]
+    return [*parameters, *((buffer.shape, buffer.dtype, buffer.device) for buffer in model.buffers())]
 
 
 def _places(model: nn.Module) -> set[int]:

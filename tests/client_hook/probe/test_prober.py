@@ -156,6 +156,41 @@ def test_a_model_that_grows_is_copied_anew() -> None:
     assert training.prober.is_active
 
 
+def test_a_model_that_is_moved_or_gets_a_buffer_is_copied_anew() -> None:
+    class Scaled(Bowl):
+        scale: Tensor
+
+        def forward(self) -> Tensor:
+            loss = super().forward()
+            return loss * self.scale if hasattr(self, "scale") else loss
+
+    def change(step: int, training: BowlTraining) -> None:
+        if step == 100:
+            training.model.register_buffer("scale", torch.full((), 3.0, dtype=torch.float64))
+        if step == 200:
+            training.model.scale = torch.full((1,), 5.0, dtype=torch.float64)
+        if step == 300:
+            training.model.float()
+            training.model.matrix = training.model.matrix.float()
+
+    training = BowlTraining(400, model=Scaled(), at_step=change)
+    seen = set()
+    for rows in training.rows("trajectory", "points"):
+        scale = [1, 3, 5, 5][rows.step // 100]
+        assert only(rows, "loss") == pytest.approx(scale * training.loss(training.weights[rows.step]), rel=1e-6)
+        seen.add((rows.step // 100, rows.about["dtype"]))
+    assert seen == {(0, "float64"), (1, "float64"), (2, "float64"), (3, "float32")}
+
+
+def test_a_model_that_changes_all_the_time_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+    def take_turns(step: int, training: BowlTraining) -> None:
+        training.model.first.requires_grad_(step % 2 == 0)
+
+    training = BowlTraining(200, at_step=take_turns)
+    assert "all the time" in training.sink.events[0][2] and not training.prober.is_active
+    assert capfd.readouterr().err.count("gradwatch:") < 8
+
+
 def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
     model = nn.Linear(2, 2)
     optimizer = SGD(model.parameters(), lr=0.1)

@@ -61,6 +61,28 @@ def test_buffers_are_those_of_the_anchor_at_every_look() -> None:
     assert not torch.equal(shadow.loss(closure, shadow.follow(), 0), before)
 
 
+def test_a_cache_that_a_look_makes_larger_is_its_own_affair() -> None:
+    class Caching(nn.Linear):
+        rows: Tensor
+
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+            self.register_buffer("rows", torch.zeros(2))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if len(self.rows) < len(inputs):
+                self.register_buffer("rows", torch.zeros(len(inputs)))
+                self.register_buffer("columns", torch.zeros(3))
+            return super().forward(inputs) + self.rows[: len(inputs), None]
+
+    model = Caching()
+    shadow = Shadow(model)
+    place(shadow.weights, trained(model))
+    losses = [shadow.loss(closure, shadow.follow(), 0) for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2] and len(model.get_buffer("rows")) == 2
+    assert shadow.is_current
+
+
 def test_two_places_see_the_same_random_numbers() -> None:
     model = network()
     shadow = Shadow(model)
