@@ -40,6 +40,8 @@ class Laboratory:
         originals = trained(model)
         if not originals:
             raise UnfitProbe("the model has no parameter that is trained")
+        if any(weight.is_complex() for weight in originals):
+            raise UnfitProbe("a model with complex parameters cannot be probed")
         memory, with_path = _memory(model)
         self.shadow = Shadow(model)
         bench = Bench(self.shadow, originals, closures, optimizers, send, cost, number, memory)

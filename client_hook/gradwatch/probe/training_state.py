@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradwatch.probe.pieces import widest
 from gradwatch.probe.random_state import RandomState, devices_of
 
 
@@ -47,7 +48,7 @@ class TrainingState:
             return None
         pairs = zip(self._norms, before._norms, strict=True)
         # As bit patterns, since a norm that is NaN before and after has not moved.
-        differs = [(mine.view(torch.int64) != theirs.view(torch.int64)).any() for mine, theirs in pairs]
+        differs = [(mine.view(torch.int32) != theirs.view(torch.int32)).any() for mine, theirs in pairs]
         first = differs[0].device if differs else None
         return torch.stack([each.to(first, non_blocking=True) for each in differs]).any() if differs else None
 
@@ -76,15 +77,16 @@ def _switches() -> tuple[Any, ...]:
 
 
 def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """For each device the float64 norms of its tensors' values; integers as they are."""
+    """For each device the norms of its tensors' values; integers as they are."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.layout is torch.strided and tensor.numel() and not tensor.is_complex():
             by_device.setdefault(tensor.device, []).append(tensor.detach())
     norms = []
-    for group in by_device.values():
+    for device, group in by_device.items():
+        wide = widest(device)
         floats = [tensor for tensor in group if tensor.is_floating_point()]
-        counts = [tensor.sum().double() for tensor in group if not tensor.is_floating_point()]
-        found = [norm.double() for norm in torch._foreach_norm(floats, 1)] if floats else []
+        counts = [tensor.sum().to(wide) for tensor in group if not tensor.is_floating_point()]
+        found = [norm.to(wide) for norm in torch._foreach_norm(floats, 1)] if floats else []
         norms.append(torch.stack(found + counts))
     return norms

@@ -13,6 +13,7 @@ from gradwatch.measure.learning_rate import learning_rate
 from gradwatch.probe.activity import Bench, Moment, Piece, Values, number_of
 from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.probe.line import Line
+from gradwatch.probe.pieces import widest
 from gradwatch.probe.reading import Reading
 from gradwatch.probe.shadow import copies, place_between
 from gradwatch.probe.stability import Stability, stability_threshold
@@ -234,6 +235,9 @@ class _Update:
 
 
 def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    """Length of the difference, 0-dimensional float64, with one tensor's worth of memory beside them."""
-    squares = [(a - b).norm().double().square() for a, b in zip(one, other, strict=True)]
+    """Length of the difference, 0-dimensional, with one tensor's worth of memory beside them."""
+    squares = []
+    for a, b in zip(one, other, strict=True):
+        length = torch.linalg.vector_norm(a - b, dtype=torch.promote_types(a.dtype, torch.float32))
+        squares.append(length.to(widest(a.device)).square())
     return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()

@@ -105,6 +105,15 @@ def test_a_model_that_cannot_be_copied_is_named(capfd: pytest.CaptureFixture[str
     assert "cannot be deep-copied" in training.sink.events[0][2] and training.prober.points == 0
 
 
+def test_a_model_with_complex_weights_is_refused_in_words() -> None:
+    model = Bowl()
+    model.spectrum = nn.Parameter(torch.zeros(2, dtype=torch.complex64), requires_grad=False)
+    assert BowlTraining(steps=20, model=model).prober.is_active  # what stays as it is may be complex
+    model.spectrum.requires_grad_(True)
+    training = BowlTraining(steps=20, model=model)
+    assert "complex parameters" in training.sink.events[0][2] and training.prober.points == 0
+
+
 def test_too_little_memory_is_said_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laboratory, "free_bytes", lambda device: 1000)
     training = BowlTraining(steps=20)

@@ -9,9 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gradwatch.clipping.measure_only import MeasureOnly
+from gradwatch.probe.plane import update_plane
 from gradwatch.probe.probing import Probing
+from gradwatch.probe.training_state import _norms
+from gradwatch.probe.update_probe import distance
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from tests.client_hook.conftest import KeepingSink, monitor_of
@@ -116,6 +121,22 @@ def test_a_rate_changed_behind_the_clip_gives_verdicts_up() -> None:
     assert not training.rows("verdict", "points")
     (rows,) = training.rows("verdict", "unsupported")
     assert "formula" in str(rows.about["reason"])
+
+
+def test_short_steps_of_half_precision_have_their_length() -> None:
+    old = [torch.full((1000,), 1.0, dtype=torch.float16), torch.zeros(3, dtype=torch.bfloat16)]
+    new = [old[0] + torch.finfo(torch.float16).eps, old[1] + 1e-6]
+    expected = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(old, new, strict=True)) ** 0.5
+    assert float(distance(new, old)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_lengths_are_kept_in_what_the_device_has() -> None:
+    with FakeTensorMode():
+        there = [torch.empty(3, 4, device="mps"), torch.empty(3, device="mps")]
+        assert distance(there, there).dtype is torch.float32
+        old, new, gradient = ([torch.empty(3, 4, device="mps")] for _ in range(3))
+        assert update_plane(old, new, gradient, 1).units.dtype is torch.float32
+        assert [norm.dtype for norm in _norms(there)] == [torch.float32]
 
 
 def test_a_step_that_moves_nothing_has_no_line() -> None:
