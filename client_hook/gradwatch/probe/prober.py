@@ -169,7 +169,7 @@ class Prober:
 
     def _begin(self, activity: Activity, piece: Piece) -> None:
         assert self._laboratory is not None
-        work = self._work = _Work(activity, piece)
+        work = _Work(activity, piece)
         device = self._laboratory.shadow.devices[0]
         begun = time.perf_counter()
         self._device_time.begin(device)
@@ -180,6 +180,7 @@ class Prober:
             work.reading = piece.begin()
         self._device_time.end(device)
         work.host_seconds = time.perf_counter() - begun
+        self._work = work  # only now: a Ctrl-C in the closure goes through, and leaves nothing half done
         self._collect(work)
 
     def _guarded(self, piece: Piece) -> tuple[Reading | None, Reading | None]:

@@ -182,7 +182,8 @@ def _computed_copies(model: nn.Module) -> dict[int, Any]:
 
 def _kinds(model: nn.Module) -> list[tuple[Any, ...]]:
     """Which parameters and what sort of buffers a model has: as long as these stay, its copy is of use."""
-    parameters = [(id(one), one.requires_grad, one.shape, one.dtype, one.device) for one in model.parameters()]
+    # (A shape takes five microseconds, and there may be thousands of parameters.)
+    parameters = [(id(one), one.requires_grad, one.numel(), one.dtype, one.device) for one in model.parameters()]
     return [*parameters, *((buffer.shape, buffer.dtype, buffer.device) for buffer in model.buffers())]
 
 

@@ -114,6 +114,25 @@ def test_a_model_with_complex_weights_is_refused_in_words() -> None:
     assert "complex parameters" in training.sink.events[0][2] and training.prober.points == 0
 
 
+def test_an_interrupted_look_is_taken_again() -> None:
+    calls: list[int] = []
+
+    def interrupted(model: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return model()
+
+    def go_on(step: int, training: BowlTraining) -> None:
+        if len(calls) == 29:
+            with pytest.raises(KeyboardInterrupt):
+                for _ in range(100):
+                    training.monitor.clip()
+
+    training = BowlTraining(steps=200, closures=[interrupted], at_step=go_on)
+    assert training.prober.is_active and len(calls) > 100
+
+
 def test_too_little_memory_is_said_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laboratory, "free_bytes", lambda device: 1000)
     training = BowlTraining(steps=20)
