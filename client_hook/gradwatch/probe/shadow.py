@@ -23,6 +23,7 @@ _HOOK_OPTIONS: Final = (
 )
 # Weight and spectral norm and pruning compute the weights in a hook: without it the model is another.
 _KEPT_HOOKS: Final = "torch.nn.utils"
+_WRAPPERS: Final = ("DistributedDataParallel", "DataParallel")
 
 
 class UnfitProbe(Exception):
@@ -32,15 +33,18 @@ class UnfitProbe(Exception):
 def bare(model: nn.Module) -> nn.Module:
     """``model`` without the wrappers whose forward would synchronise ranks or compile.
 
-    Raises UnfitProbe for a sharded model: its ranks would have to probe together.
+    Raises UnfitProbe for a sharded model, or one that wraps only parts of itself: its ranks would have to probe
+    together.
     """
     while True:
-        if type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        if type(model).__name__ in _WRAPPERS:
             model = model.module  # type: ignore[assignment]
         elif hasattr(model, "_orig_mod") and isinstance(model._orig_mod, nn.Module):
             model = model._orig_mod
         else:
             break
+    if any(type(module).__name__ in _WRAPPERS for module in model.modules()):
+        raise UnfitProbe("a part of the model is in DistributedDataParallel or DataParallel: wrap the whole model")
     if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
         raise UnfitProbe("a model sharded by FSDP2 (fully_shard) or as DTensor cannot be probed")
     return model

@@ -129,6 +129,12 @@ def test_wrappers_are_taken_off() -> None:
     assert bare(wrapped) is model
 
 
+def test_parts_that_would_wait_for_other_ranks_are_refused() -> None:
+    model = nn.ModuleDict({"generator": nn.DataParallel(network()), "discriminator": network()})
+    with pytest.raises(UnfitProbe, match="wrap the whole model"):
+        bare(model)
+
+
 def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
     model = network()
     model.lock = threading.Lock()
