@@ -62,6 +62,13 @@ def trained(model: nn.Module) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+class _OwnBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """In the place of SyncBatchNorm, which in training mode would wait for ranks that do not probe."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+
 class Shadow:
     """A copy of ``model`` in evaluation mode, without gradients and without the hooks that others put on the model.
 
@@ -82,6 +89,9 @@ class Shadow:
             raise UnfitProbe(f"the model cannot be deep-copied, which probing needs ({reason[:300]})") from error
         if not _places(self.model).isdisjoint(_places(model)):
             raise UnfitProbe("a deep copy of the model shares modules or weights with it (__deepcopy__ of its own?)")
+        for module in self.model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.__class__ = _OwnBatchNorm  # type: ignore[assignment]
         self.hooks_left_out = _drop_hooks(self.model)
         self.model.requires_grad_(False)
         self.model.train(False)

@@ -135,6 +135,20 @@ def test_parts_that_would_wait_for_other_ranks_are_refused() -> None:
         bare(model)
 
 
+def test_batch_statistics_are_those_of_the_probing_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    synchronised = convert(copy.deepcopy(model))
+    losses = []
+    for one in (model, synchronised):
+        shadow = Shadow(one)
+        place(shadow.weights, trained(one))
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        losses.append(shadow.loss(lambda given: closure(given.train()), shadow.follow(), 0))
+    assert torch.equal(losses[0], losses[1])
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in synchronised.modules())
+
+
 def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
     model = network()
     model.lock = threading.Lock()
