@@ -198,6 +198,7 @@ class Prober:
         after = TrainingState(model, with_values=with_values)
         moved = after.moved(before)
         if moved:
+            before.put_back(model)
             raise TrainingMoved(" and ".join(moved)) from failure
         if failure is not None:
             raise failure

@@ -17,7 +17,8 @@ class TrainingState:
 
     It holds versions, places and owners of parameters, buffers and gradients, the modules' training flags, the global
     random numbers and torch's own switches. ``with_values``: norms of all parameters and buffers as well, which
-    costs one pass through them, and also sees writes that go past torch's version counters (``.data``).
+    costs one pass through them, and also sees writes that go past torch's version counters (``.data``), and copies of
+    the buffers for ``put_back``.
     """
 
     def __init__(self, model: nn.Module, *, with_values: bool = False) -> None:
@@ -29,6 +30,7 @@ class TrainingState:
         self._switches = _switches()
         self._random = RandomState(devices_of(parameters))
         self._norms = _norms([*parameters, *buffers]) if with_values else None
+        self._kept = [buffer.detach().clone() for buffer in buffers] if with_values else None
 
     def moved(self, before: TrainingState) -> list[str]:
         """What differs from ``before``, in words; nothing, as it should be. Waits for no device."""
@@ -41,6 +43,17 @@ class TrainingState:
             "random numbers": self._random != before._random,
         }
         return [what for what, differs in told.items() if differs]
+
+    def put_back(self, model: nn.Module) -> None:
+        """Training flags, and the values of buffers where they were kept, as they were: what a forward of the
+        training's own model moves in place of the one that the probe is given."""
+        modules, buffers = list(model.modules()), list(model.buffers())
+        if len(modules) == len(self._flags):
+            for module, flag in zip(modules, self._flags, strict=True):
+                module.training = flag
+        if self._kept is not None and [one.shape for one in buffers] == [one.shape for one in self._kept]:
+            for buffer, kept in zip(buffers, self._kept, strict=True):
+                buffer.copy_(kept)
 
     def values_moved(self, before: TrainingState) -> Tensor | None:
         """Whether values differ, 0-dimensional bool on the training's device; None where they were not taken."""

@@ -133,6 +133,31 @@ def test_an_interrupted_look_is_taken_again() -> None:
     assert training.prober.is_active and len(calls) > 100
 
 
+def test_a_probe_that_evaluates_the_training_s_own_model_is_undone() -> None:
+    weights = []
+    for budget in (0.9, 0.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer, inputs = SGD(model.parameters(), lr=0.1), torch.randn(8, 4)
+
+        def evaluated(given: Any, model: nn.Module = model, inputs: Tensor = inputs) -> Tensor:
+            model(inputs)  # moves the statistics
+            return model.eval()(inputs).square().mean()  # type: ignore[no-any-return]
+
+        monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=evaluated, probe_budget=budget)
+        for _ in range(20):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            monitor.clip()
+            optimizer.step()
+        assert monitor._writer is not None and (
+            monitor._writer._prober is None or not monitor._writer._prober.is_active
+        )
+        monitor.finish()
+        weights.append([*model.state_dict().values()])
+    assert all(map(torch.equal, *weights))
+
+
 def test_too_little_memory_is_said_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laboratory, "free_bytes", lambda device: 1000)
     training = BowlTraining(steps=20)
