@@ -230,7 +230,7 @@ def test_a_model_that_is_moved_or_gets_a_buffer_is_copied_anew() -> None:
     seen = set()
     for rows in training.rows("trajectory", "points"):
         scale = [1, 3, 5, 5][rows.step // 100]
-        assert only(rows, "loss") == pytest.approx(scale * training.loss(training.weights[rows.step]), rel=1e-6)
+        assert only(rows, "loss") == pytest.approx(scale * training.loss(training.weights[rows.step]), rel=1e-4)
         seen.add((rows.step // 100, rows.about["dtype"]))
     assert seen == {(0, "float64"), (1, "float64"), (2, "float64"), (3, "float32")}
 
