@@ -36,12 +36,14 @@ class Laboratory:
         cost: Callable[[], tuple[float, float]],
         number: Callable[[], int],
     ) -> None:
-        self.model = bare(model)
-        originals = trained(self.model)
+        model = bare(model)
+        originals = trained(model)
         if not originals:
             raise UnfitProbe("the model has no parameter that is trained")
-        memory, with_path = _memory(self.model)
-        self.shadow = Shadow(self.model)
+        if any(weight.is_complex() for weight in originals):
+            raise UnfitProbe("a model with complex parameters cannot be probed")
+        memory, with_path = _memory(model)
+        self.shadow = Shadow(model)
         bench = Bench(self.shadow, originals, closures, optimizers, send, cost, number, memory)
         snapshots = Snapshots(PATH_COPIES) if with_path else None
         self.trial = Trial(bench)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradwatch.probe.directions import NOTHING_LEFT, filter_normalised, inner, norm, rejected
 from gradwatch.probe.landscape_rows import LandscapeRows
+from gradwatch.probe.pieces import widest
 from gradwatch.probe.principal import Principal, spanned
 from gradwatch.probe.snapshots import Snapshot
 
@@ -35,7 +36,7 @@ class Plane:
     low: tuple[float, float]
     high: tuple[float, float]
     units: Tensor
-    """Lengths of the two directions, float64 of shape (2,), on the training's device."""
+    """Lengths of the two directions, shape (2,), on the training's device."""
     about: dict[str, Any]
     path: list[tuple[int, float, float, float]] = field(default_factory=list)
     """Step, u, v and distance off the plane of weights that lie behind."""
@@ -118,4 +119,4 @@ def _frame(places: Sequence[float], least: float = 0.0) -> tuple[float, float]:
 
 
 def _pair(one: Tensor, other: Tensor) -> Tensor:
-    return torch.stack([one, other.to(one.device)]).double()
+    return torch.stack([one, other.to(one.device)]).to(widest(one.device))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
+import torch
 from torch.optim import Optimizer
 
 from gradwatch.console import say
@@ -21,10 +22,13 @@ from gradwatch.probe.reading import Reading
 from gradwatch.probe.shadow import UnfitProbe, is_out_of_memory
 from gradwatch.probe.training_state import TrainingState
 
+_CUDA: Final = torch.device("cuda")
 _WARM_UP: Final = 3  # steps before the first piece: optimizers make their state, compilers compile
 _SAVED_SECONDS: Final = 0.25  # saved up at most, over a validation or a checkpoint for example
 _MOST_STEPS: Final = 20  # that one point may take as long as, unless it is shorter than the next
 _SHORT: Final = 0.5  # seconds
+_BUILT: Final = 4  # copies of the model after which each has to have been worth it
+_WORTH: Final = 32  # points
 _SLOW_POINTS: Final = 3  # in a row that make probing give up
 _CLOSE_LOOKS: Final = 16  # points after which the tripwire reads all values only at every such point
 
@@ -75,7 +79,7 @@ class Prober:
         self._numbers = count()
         self._laboratory: Laboratory | None = None
         self._work: _Work | None = None
-        self._steps = 0
+        self._steps = self._built = 0
         self._slow = 0
         self._seen_at: float | None = None
 
@@ -119,15 +123,16 @@ class Prober:
 
     def _act(self, moment: Moment) -> None:
         laboratory = self._laboratory
+        if is_captured(_CUDA):
+            return  # nothing may be queued, and no event asked
         must = None if laboratory is None else laboratory.must_go_on
-        if self._work is not None and not self._collect(self._work):
+        # A piece that this step needs does not wait for the one before it, of which nothing is to be read.
+        if self._work is not None and not self._collect(self._work) and must is None:
             return
         if must is None and self._budget.in_hand < self._needed:
             return
         if laboratory is None or not laboratory.shadow.is_current:
             self._build()
-            return
-        if is_captured(laboratory.shadow.devices[0]):
             return
         for command in self._commands():
             laboratory.surfaces.request(command)
@@ -148,6 +153,9 @@ class Prober:
         if model is None:
             self.close()
             return
+        self._built += 1
+        if self._built > _BUILT and self.points < _WORTH * self._built:
+            raise UnfitProbe("the model gets other parameters or buffers, or freezes and thaws them, all the time")
         self._laboratory = self._work = None
         self._laboratory = Laboratory(
             model,
@@ -161,7 +169,7 @@ class Prober:
 
     def _begin(self, activity: Activity, piece: Piece) -> None:
         assert self._laboratory is not None
-        work = self._work = _Work(activity, piece)
+        work = _Work(activity, piece)
         device = self._laboratory.shadow.devices[0]
         begun = time.perf_counter()
         self._device_time.begin(device)
@@ -172,12 +180,13 @@ class Prober:
             work.reading = piece.begin()
         self._device_time.end(device)
         work.host_seconds = time.perf_counter() - begun
+        self._work = work  # only now: a Ctrl-C in the closure goes through, and leaves nothing half done
         self._collect(work)
 
     def _guarded(self, piece: Piece) -> tuple[Reading | None, Reading | None]:
         """Run a piece that calls the user's closure between two looks at the training. Raises TrainingMoved."""
         assert self._laboratory is not None
-        model = self._laboratory.model
+        model = self._laboratory.shadow.original
         with_values = self.points <= _CLOSE_LOOKS or self.points % _CLOSE_LOOKS == 0
         before = TrainingState(model, with_values=with_values)
         failure: Exception | None = None
@@ -189,6 +198,7 @@ class Prober:
         after = TrainingState(model, with_values=with_values)
         moved = after.moved(before)
         if moved:
+            before.put_back(model)
             raise TrainingMoved(" and ".join(moved)) from failure
         if failure is not None:
             raise failure

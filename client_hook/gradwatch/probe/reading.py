@@ -20,7 +20,9 @@ class Reading:
         self._sizes = [tensor.numel() for tensor in tensors]
         # Losses that the closure brought to the host already make nobody wait for a device.
         device = next((tensor.device for tensor in tensors if tensor.device.type == "cuda"), torch.device("cpu"))
-        flat = [tensor.detach().reshape(-1).to(device, torch.float64, non_blocking=True) for tensor in tensors]
+        # (Of what other devices send without blocking, nobody says when it has arrived; nor has every one float64.)
+        flat = [tensor.detach().reshape(-1).to(device, non_blocking=device.type == "cuda") for tensor in tensors]
+        flat = [tensor.to(torch.float64) for tensor in flat]
         joined = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
         self._host = joined
         self._copied: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
@@ -22,6 +23,7 @@ _HOOK_OPTIONS: Final = (
 )
 # Weight and spectral norm and pruning compute the weights in a hook: without it the model is another.
 _KEPT_HOOKS: Final = "torch.nn.utils"
+_WRAPPERS: Final = ("DistributedDataParallel", "DataParallel")
 
 
 class UnfitProbe(Exception):
@@ -31,15 +33,18 @@ class UnfitProbe(Exception):
 def bare(model: nn.Module) -> nn.Module:
     """``model`` without the wrappers whose forward would synchronise ranks or compile.
 
-    Raises UnfitProbe for a sharded model: its ranks would have to probe together.
+    Raises UnfitProbe for a sharded model, or one that wraps only parts of itself: its ranks would have to probe
+    together.
     """
     while True:
-        if type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        if type(model).__name__ in _WRAPPERS:
             model = model.module  # type: ignore[assignment]
         elif hasattr(model, "_orig_mod") and isinstance(model._orig_mod, nn.Module):
             model = model._orig_mod
         else:
             break
+    if any(type(module).__name__ in _WRAPPERS for module in model.modules()):
+        raise UnfitProbe("a part of the model is in DistributedDataParallel or DataParallel: wrap the whole model")
     if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
         raise UnfitProbe("a model sharded by FSDP2 (fully_shard) or as DTensor cannot be probed")
     return model
@@ -57,6 +62,13 @@ def trained(model: nn.Module) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+class _OwnBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """In the place of SyncBatchNorm, which in training mode would wait for ranks that do not probe."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+
 class Shadow:
     """A copy of ``model`` in evaluation mode, without gradients and without the hooks that others put on the model.
 
@@ -65,7 +77,7 @@ class Shadow:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.original = model
+        self._original = weakref.ref(model)  # probing must not keep a forgotten model alive
         self.devices = devices_of(model.parameters())
         try:
             with random_numbers_of(0, self.devices):
@@ -75,6 +87,11 @@ class Shadow:
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise UnfitProbe(f"the model cannot be deep-copied, which probing needs ({reason[:300]})") from error
+        if not _places(self.model).isdisjoint(_places(model)):
+            raise UnfitProbe("a deep copy of the model shares modules or weights with it (__deepcopy__ of its own?)")
+        for module in self.model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.__class__ = _OwnBatchNorm  # type: ignore[assignment]
         self.hooks_left_out = _drop_hooks(self.model)
         self.model.requires_grad_(False)
         self.model.train(False)
@@ -82,16 +99,26 @@ class Shadow:
         self.weights: list[Tensor] = [
             copied for copied, moves in zip(self.model.parameters(), own, strict=True) if moves
         ]
-        self._identities = [id(parameter) for parameter in model.parameters()]
         self._moves = own
+        self._kinds = _kinds(model)
+        paths = [name.rpartition(".") for name, _ in self.model.named_buffers()]
+        self._buffers = [(self.model.get_submodule(path), name) for path, _, name in paths]
+
+    @property
+    def original(self) -> nn.Module:
+        """The model that was copied. Raises UnfitProbe when it is gone."""
+        model = self._original()
+        if model is None:
+            raise UnfitProbe("the model was let go")
+        return model
 
     @property
     def is_current(self) -> bool:
-        """Whether the model still has the parameters it had when it was copied."""
-        now = list(self.original.parameters())
-        return self._identities == [id(tensor) for tensor in now] and self._moves == [
-            tensor.requires_grad for tensor in now
-        ]
+        """Whether the model is still there, with parameters and buffers as they were when it was copied."""
+        model = self._original()
+        if model is None:
+            return False
+        return self._kinds == _kinds(model)
 
     def follow(self) -> list[Tensor]:
         """The model's buffers (running statistics) as they are now, for ``loss``; frozen parameters are brought up."""
@@ -111,8 +138,11 @@ class Shadow:
         """
         self.model.train(False)
         with torch.no_grad():
-            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(kept)
+            for (module, name), kept in zip(self._buffers, buffers, strict=True):
+                buffer = module._buffers.get(name)
+                # One that a forward made anew in another size (a cache for longer inputs) is left to the shadow.
+                if buffer is not None and buffer.shape == kept.shape:
+                    buffer.copy_(kept)
         grad_mode = torch.is_grad_enabled()
         try:
             with torch.no_grad(), random_numbers_of(seed, self.devices), _eagerly():
@@ -162,6 +192,21 @@ def _computed_copies(model: nn.Module) -> dict[int, Any]:
     """
     kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+
+
+def _kinds(model: nn.Module) -> list[tuple[Any, ...]]:
+    """Which parameters and what sort of buffers a model has: as long as these stay, its copy is of use."""
+    # (A shape takes five microseconds, and there may be thousands of parameters.)
+    parameters = [(id(one), one.requires_grad, one.numel(), one.dtype, one.device) for one in model.parameters()]
+    return [*parameters, *((buffer.shape, buffer.dtype, buffer.device) for buffer in model.buffers())]
+
+
+def _places(model: nn.Module) -> set[int]:
+    """Of modules, parameters and buffers, and of the memory that these lie in."""
+    tensors = [*model.parameters(), *model.buffers()]
+    plain = [tensor for tensor in tensors if tensor.layout is torch.strided and type(tensor) in (Tensor, nn.Parameter)]
+    memory = {tensor.data_ptr() for tensor in plain} - {0}  # 0: empty
+    return memory | {id(part) for part in (*model.modules(), *tensors)}
 
 
 def _drop_hooks(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradwatch.frames import MAX_COUNT
 from gradwatch.probe.activity import Bench, Moment, Piece, Values
 from gradwatch.probe.plane import PLANES, Plane, random_plane, solve, trajectory_plane, update_plane
 from gradwatch.probe.principal import Principal, gram, principal
@@ -64,7 +65,8 @@ class SurfaceProbe:
         """Take this plane next: ``plane``, ``levels``, ``seed`` and ``id`` of a control frame, or leave it unanswered
         when it asks for what there is not."""
         seed = command.get("seed")
-        if command.get("plane") in PLANES and command.get("levels") in _OFFERED and isinstance(seed, int) and seed >= 0:
+        fit = isinstance(seed, int) and 0 <= seed <= MAX_COUNT
+        if command.get("plane") in PLANES and command.get("levels") in _OFFERED and fit:
             self._requests.append(command)
 
     @property
@@ -171,7 +173,8 @@ class SurfaceProbe:
             if np.isfinite(lengths).all() and (lengths > 0).all():
                 self._surface, self._is_done = surface[0], False
                 self._surface.begin(lengths.tolist())
-            elif opening.request:  # no update, or nothing across it: the one who asked gets another plane
+            elif opening.request and opening.plane != "random":
+                # No update, or nothing across it: the one who asked gets another plane.
                 self._opening = _Opening("random", opening.levels, opening.seed, opening.request)
 
         return Piece(f"{opening.plane} plane", begin, finish)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from gradwatch.probe.activity import Bench, Moment, Piece, Values, number_of
-from gradwatch.probe.directions import filter_normalised, norm
+from gradwatch.probe.directions import norm
+from gradwatch.probe.random_state import devices_of
 from gradwatch.probe.reading import Reading
 from gradwatch.probe.shadow import UnfitProbe, copies, place
 
@@ -40,12 +43,11 @@ class Trial:
         bench = self._bench
         weights = copies(bench.originals)
         if away:
-            direction = filter_normalised(weights, away) if any(w.dim() > 1 for w in weights) else copies(weights)
-            length = norm(direction)
-            scale = (_FAR * away * norm(weights) / length.clamp_min(torch.finfo(length.dtype).tiny)).to(
-                weights[0].dtype
-            )
-            torch._foreach_mul_(direction, scale)
+            # Noise that is alike everywhere: a filter-normalised one leaves weights alone that are zero, as those of an
+            # adapter are at first, and then often all of the loss. Not shorter than a length of 1 would ask for.
+            direction = _noise(weights, away)
+            scale = _FAR * away * norm(weights).clamp_min(1.0) / norm(direction)
+            torch._foreach_mul_(direction, scale.to(direction[0].dtype))
             place(bench.shadow.weights, weights, (1.0, direction))
         else:
             place(bench.shadow.weights, weights)
@@ -62,3 +64,13 @@ class Trial:
                 "the probe's loss does not depend on the weights: compute it with the model that the probe is given, "
                 "as in probe=lambda model: criterion(model(inputs), targets)"
             )
+
+
+def _noise(weights: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Normal numbers in the shape of ``weights``, from generators of their own."""
+    generators = {device: torch.Generator(device).manual_seed(seed) for device in devices_of(weights)}
+    noise = []
+    for weight in weights:
+        drawn = torch.randn(weight.shape, device=weight.device, generator=generators[weight.device])
+        noise.append(drawn.to(weight.dtype))
+    return noise

@@ -71,7 +71,9 @@ class Unclipped:
         length, off = (checked - before).norm(), (checked - expected).norm()
         rounding = 4 * torch.finfo(checked.dtype).eps * checked.norm()
         agrees = off <= _TOLERANCE * length + rounding
-        return [agrees, torch.as_tensor(self._clipped, device=agrees.device)]
+        # (A number that is copied to a device would wait for it; one that is filled in there does not.)
+        known = self._clipped if isinstance(self._clipped, Tensor) else torch.full_like(agrees, self._clipped)
+        return [agrees, known]
 
     def disagrees(self, *, agrees: bool, times: int) -> bool:
         """Whether the formula was wrong ``times`` times in a row by now."""

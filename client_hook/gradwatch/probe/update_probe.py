@@ -13,6 +13,7 @@ from gradwatch.measure.learning_rate import learning_rate
 from gradwatch.probe.activity import Bench, Moment, Piece, Values, number_of
 from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.probe.line import Line
+from gradwatch.probe.pieces import widest
 from gradwatch.probe.reading import Reading
 from gradwatch.probe.shadow import copies, place_between
 from gradwatch.probe.stability import Stability, stability_threshold
@@ -78,9 +79,11 @@ class UpdateProbe:
         self._bench.send(rows)
 
     def _take_old(self, moment: Moment, with_verdict: bool) -> None:
-        rate, stability = learning_rate(self._bench.optimizers), None
-        if self._bench.optimizers and not isinstance(rate, Tensor):  # a rate on a device is read later, without waiting
-            stability = stability_threshold(self._bench.optimizers[0])
+        # Which of several optimizers takes the step is not known here, nor its rate.
+        optimizers = self._bench.optimizers if len(self._bench.optimizers) == 1 else ()
+        rate, stability = learning_rate(optimizers), None
+        if optimizers and not isinstance(rate, Tensor):  # a rate on a device is read later, without waiting
+            stability = stability_threshold(optimizers[0])
         self._probe = _Update(self._bench, moment.step, copies(self._bench.originals), stability)
         self._rate = torch.as_tensor(rate, dtype=torch.float64).clone()
         if self._unclipped is not None and with_verdict:
@@ -96,16 +99,18 @@ class UpdateProbe:
     def _settled(self, values: Values, seconds: float) -> None:
         """Both ends of the step are known: begin with the points, unless there was no step."""
         assert self._probe is not None
-        unclipped, raw = self._unclipped, None
+        unclipped, raw, moved = self._unclipped, None, number_of(values, 0) > 0
         self._wants_verdict = unclipped is not None and not self._wants_verdict
-        if unclipped is not None and len(values) > 2:
+        if unclipped is not None and not moved:
+            unclipped.release()  # a step left out, by a scaler for example, says nothing of the formula
+        elif unclipped is not None and len(values) > 2:
             if unclipped.disagrees(agrees=bool(values[2][0]), times=_AGREEMENTS):
                 reason = "the optimizer's step is not what its formula gives: is the rate or a gradient changed after?"
                 self._give_up_verdicts(self._probe.step, reason)
             elif values[2][0] and values[3][0]:
                 raw = unclipped.weights
             unclipped.release()
-        if not number_of(values, 0) > 0:
+        if not moved:
             self._probe = None
             return
         self._probe.begin(number_of(values, 0), number_of(values, 1), raw, self._done)
@@ -230,6 +235,9 @@ class _Update:
 
 
 def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    """Length of the difference, 0-dimensional float64, with one tensor's worth of memory beside them."""
-    squares = [(a - b).norm().double().square() for a, b in zip(one, other, strict=True)]
+    """Length of the difference, 0-dimensional, with one tensor's worth of memory beside them."""
+    squares = []
+    for a, b in zip(one, other, strict=True):
+        length = torch.linalg.vector_norm(a - b, dtype=torch.promote_types(a.dtype, torch.float32))
+        squares.append(length.to(widest(a.device)).square())
     return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()

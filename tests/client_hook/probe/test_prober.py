@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import gradwatch
+import numpy as np
 import pytest
 import torch
-from gradwatch.probe import laboratory
+from gradwatch.measure.device_time import DeviceTime
+from gradwatch.probe import laboratory, prober
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from tests.client_hook.probe.training import Bowl, BowlTraining
+from tests.client_hook.probe.training import Bowl, BowlTraining, only
 
 
 def test_time_spent_stays_within_the_share() -> None:
@@ -101,6 +105,59 @@ def test_a_model_that_cannot_be_copied_is_named(capfd: pytest.CaptureFixture[str
     assert "cannot be deep-copied" in training.sink.events[0][2] and training.prober.points == 0
 
 
+def test_a_model_with_complex_weights_is_refused_in_words() -> None:
+    model = Bowl()
+    model.spectrum = nn.Parameter(torch.zeros(2, dtype=torch.complex64), requires_grad=False)
+    assert BowlTraining(steps=20, model=model).prober.is_active  # what stays as it is may be complex
+    model.spectrum.requires_grad_(True)
+    training = BowlTraining(steps=20, model=model)
+    assert "complex parameters" in training.sink.events[0][2] and training.prober.points == 0
+
+
+def test_an_interrupted_look_is_taken_again() -> None:
+    calls: list[int] = []
+
+    def interrupted(model: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return model()
+
+    def go_on(step: int, training: BowlTraining) -> None:
+        if len(calls) == 29:
+            with pytest.raises(KeyboardInterrupt):
+                for _ in range(100):
+                    training.monitor.clip()
+
+    training = BowlTraining(steps=200, closures=[interrupted], at_step=go_on)
+    assert training.prober.is_active and len(calls) > 100
+
+
+def test_a_probe_that_evaluates_the_training_s_own_model_is_undone() -> None:
+    weights = []
+    for budget in (0.9, 0.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer, inputs = SGD(model.parameters(), lr=0.1), torch.randn(8, 4)
+
+        def evaluated(given: Any, model: nn.Module = model, inputs: Tensor = inputs) -> Tensor:
+            model(inputs)  # moves the statistics
+            return model.eval()(inputs).square().mean()  # type: ignore[no-any-return]
+
+        monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=evaluated, probe_budget=budget)
+        for _ in range(20):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            monitor.clip()
+            optimizer.step()
+        assert monitor._writer is not None and (
+            monitor._writer._prober is None or not monitor._writer._prober.is_active
+        )
+        monitor.finish()
+        weights.append([*model.state_dict().values()])
+    assert all(map(torch.equal, *weights))
+
+
 def test_too_little_memory_is_said_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laboratory, "free_bytes", lambda device: 1000)
     training = BowlTraining(steps=20)
@@ -152,6 +209,41 @@ def test_a_model_that_grows_is_copied_anew() -> None:
     assert training.prober.is_active
 
 
+def test_a_model_that_is_moved_or_gets_a_buffer_is_copied_anew() -> None:
+    class Scaled(Bowl):
+        scale: Tensor
+
+        def forward(self) -> Tensor:
+            loss = super().forward()
+            return loss * self.scale if hasattr(self, "scale") else loss
+
+    def change(step: int, training: BowlTraining) -> None:
+        if step == 100:
+            training.model.register_buffer("scale", torch.full((), 3.0, dtype=torch.float64))
+        if step == 200:
+            training.model.scale = torch.full((1,), 5.0, dtype=torch.float64)
+        if step == 300:
+            training.model.float()
+            training.model.matrix = training.model.matrix.float()
+
+    training = BowlTraining(400, model=Scaled(), at_step=change)
+    seen = set()
+    for rows in training.rows("trajectory", "points"):
+        scale = [1, 3, 5, 5][rows.step // 100]
+        assert only(rows, "loss") == pytest.approx(scale * training.loss(training.weights[rows.step]), rel=1e-4)
+        seen.add((rows.step // 100, rows.about["dtype"]))
+    assert seen == {(0, "float64"), (1, "float64"), (2, "float64"), (3, "float32")}
+
+
+def test_a_model_that_changes_all_the_time_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+    def take_turns(step: int, training: BowlTraining) -> None:
+        training.model.first.requires_grad_(step % 2 == 0)
+
+    training = BowlTraining(200, at_step=take_turns)
+    assert "all the time" in training.sink.events[0][2] and not training.prober.is_active
+    assert capfd.readouterr().err.count("gradwatch:") < 8
+
+
 def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
     model = nn.Linear(2, 2)
     optimizer = SGD(model.parameters(), lr=0.1)
@@ -165,6 +257,52 @@ def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
         twin.clip()
     copy.deepcopy(model)
     monitor.finish()
+
+
+def test_probing_keeps_no_forgotten_model_alive() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    closure = lambda model: model(torch.ones(2)).sum()  # noqa: E731
+    monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=closure, probe_budget=0.9)
+    for _ in range(20):
+        model(torch.ones(2)).sum().backward()
+        monitor.clip()
+        optimizer.step()
+    assert monitor._writer is not None and monitor._writer._prober is not None and monitor._writer._prober.points
+    gone = weakref.ref(model), weakref.ref(monitor)
+    del model, optimizer, monitor
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_a_device_that_lags_behind_leaves_an_update_one_step_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lagging(DeviceTime):
+        asked = 0
+
+        def take(self) -> float | None:
+            self.asked += 1
+            return 0.0 if self.asked % 4 == 0 else None
+
+    monkeypatch.setattr(prober, "DeviceTime", Lagging)
+    training = BowlTraining(steps=800, threshold=0.02)
+    lines, planes = training.rows("line", "summary"), training.rows("surface", "plane")
+    assert lines and not training.rows("verdict", "unsupported") and training.rows("verdict", "points")
+    for rows in lines:
+        update = training.weights[rows.step + 1] - training.weights[rows.step]
+        assert only(rows, "update_norm") == pytest.approx(np.linalg.norm(update), rel=1e-12)
+    for rows in planes:
+        if rows.about["plane"] == "update":
+            update = training.weights[rows.step] - training.weights[rows.step - 1]
+            assert only(rows, "unit_u") == pytest.approx(np.linalg.norm(update), rel=1e-12)
+
+
+def test_nothing_is_asked_of_a_device_whose_work_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(prober, "is_captured", lambda device: True)
+    monkeypatch.setattr(DeviceTime, "take", lambda self: asked.append("event"))
+    monkeypatch.setattr(laboratory, "free_bytes", lambda device: asked.append("memory"))
+    training = BowlTraining(steps=20)
+    assert not asked and training.prober.is_active and training.prober.points == 0
 
 
 def test_a_finished_run_probes_no_more() -> None:

@@ -61,6 +61,28 @@ def test_buffers_are_those_of_the_anchor_at_every_look() -> None:
     assert not torch.equal(shadow.loss(closure, shadow.follow(), 0), before)
 
 
+def test_a_cache_that_a_look_makes_larger_is_its_own_affair() -> None:
+    class Caching(nn.Linear):
+        rows: Tensor
+
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+            self.register_buffer("rows", torch.zeros(2))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if len(self.rows) < len(inputs):
+                self.register_buffer("rows", torch.zeros(len(inputs)))
+                self.register_buffer("columns", torch.zeros(3))
+            return super().forward(inputs) + self.rows[: len(inputs), None]
+
+    model = Caching()
+    shadow = Shadow(model)
+    place(shadow.weights, trained(model))
+    losses = [shadow.loss(closure, shadow.follow(), 0) for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2] and len(model.get_buffer("rows")) == 2
+    assert shadow.is_current
+
+
 def test_two_places_see_the_same_random_numbers() -> None:
     model = network()
     shadow = Shadow(model)
@@ -107,11 +129,56 @@ def test_wrappers_are_taken_off() -> None:
     assert bare(wrapped) is model
 
 
+def test_parts_that_would_wait_for_other_ranks_are_refused() -> None:
+    model = nn.ModuleDict({"generator": nn.DataParallel(network()), "discriminator": network()})
+    with pytest.raises(UnfitProbe, match="wrap the whole model"):
+        bare(model)
+
+
+def test_batch_statistics_are_those_of_the_probing_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    synchronised = convert(copy.deepcopy(model))
+    losses = []
+    for one in (model, synchronised):
+        shadow = Shadow(one)
+        place(shadow.weights, trained(one))
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        losses.append(shadow.loss(lambda given: closure(given.train()), shadow.follow(), 0))
+    assert torch.equal(losses[0], losses[1])
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in synchronised.modules())
+
+
 def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
     model = network()
     model.lock = threading.Lock()
     with pytest.raises(UnfitProbe, match="cannot be deep-copied.*TypeError"):
         Shadow(model)
+
+
+class Shared(nn.Sequential):
+    """As some write frozen teachers."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared:
+        return self
+
+
+class Lending(nn.Linear):
+    """Its copies are new and see the same weights."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lending:
+        other = Lending(self.in_features, self.out_features)
+        other.weight = nn.Parameter(self.weight.detach())
+        return other
+
+
+@pytest.mark.parametrize("part", [Shared(nn.BatchNorm1d(2), nn.Dropout()), Lending(2, 2)])
+def test_a_model_whose_copy_is_partly_itself_is_refused_and_left_alone(part: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 2), part)
+    with pytest.raises(UnfitProbe, match="shares modules or weights"):
+        Shadow(model)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -125,20 +192,23 @@ def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
     ],
 )
 def test_a_probe_must_return_one_number(found: Any, match: str) -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with pytest.raises(UnfitProbe, match=match):
         shadow.loss(lambda model: found, shadow.follow(), 0)
 
 
 @pytest.mark.parametrize("found", [0.5, 2, torch.tensor([0.5]), torch.tensor([[7]])])
 def test_plain_numbers_and_single_elements_will_do(found: Any) -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     loss = shadow.loss(lambda model: found, shadow.follow(), 0)
     assert loss.shape == () and float(loss) == float(found)
 
 
 def test_a_probe_that_raises_is_named() -> None:
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with pytest.raises(UnfitProbe, match="the probe raised ZeroDivisionError: division by zero"):
         shadow.loss(lambda model: 1 / 0, shadow.follow(), 0)
 
@@ -150,7 +220,8 @@ def test_a_probe_may_take_gradients_of_its_own_inputs() -> None:
         (slope,) = torch.autograd.grad(model(inputs).sum(), inputs)
         return slope.square().sum()
 
-    shadow = Shadow(network())
+    model = network()
+    shadow = Shadow(model)
     with torch.no_grad():
         assert float(shadow.loss(with_gradient, shadow.follow(), 0)) > 0
         assert not torch.is_grad_enabled()

@@ -10,7 +10,7 @@ import torch
 from gradwatch.probe.landscape_rows import LandscapeRows
 from torch import Tensor
 
-from tests.client_hook.probe.training import BowlTraining, only
+from tests.client_hook.probe.training import Bowl, BowlTraining, only
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ def test_planes_asked_for_come_next_and_carry_the_name_of_the_request(training: 
         {"plane": "flat", "levels": 9, "seed": 0},
         {"plane": "random", "levels": 10**9, "seed": 0},
         {"plane": "random"},
+        {"plane": "random", "levels": 9, "seed": 1 << 63},
     ],
 )
 def test_what_cannot_be_asked_is_left_unanswered(nonsense: dict[str, Any]) -> None:
@@ -132,6 +133,22 @@ def test_what_cannot_be_asked_is_left_unanswered(nonsense: dict[str, Any]) -> No
     training = BowlTraining(steps=300, at_step=ask)
     assert training.prober.is_active
     assert not [rows for rows in training.rows("surface", "plane") if rows.about["request"]]
+
+
+def test_a_random_plane_that_cannot_be_is_not_opened_for_ever() -> None:
+    class Biases(Bowl):
+        """Of filters there are none, so no direction has any length."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first.requires_grad_(False)
+
+    def ask(step: int, training: BowlTraining) -> None:
+        if step == 20:
+            training.sink.asked.append({"plane": "random", "levels": 5, "seed": 0, "id": "abc"})
+
+    training = BowlTraining(steps=200, model=Biases(), at_step=ask)
+    assert max(rows.step for rows in training.rows("trajectory", "points")) > 150
 
 
 def test_cells_that_are_not_finite_are_sent_as_they_are() -> None:

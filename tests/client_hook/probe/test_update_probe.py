@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from gradwatch.clipping.measure_only import MeasureOnly
+from gradwatch.probe.plane import update_plane
+from gradwatch.probe.probing import Probing
+from gradwatch.probe.training_state import _norms
+from gradwatch.probe.update_probe import distance
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
-from tests.client_hook.probe.training import BowlTraining, only
+from tests.client_hook.conftest import KeepingSink, monitor_of
+from tests.client_hook.probe.training import Bowl, BowlTraining, only
 
 
 def sgd(model: nn.Module) -> Optimizer:
@@ -114,9 +123,55 @@ def test_a_rate_changed_behind_the_clip_gives_verdicts_up() -> None:
     assert "formula" in str(rows.about["reason"])
 
 
+def test_short_steps_of_half_precision_have_their_length() -> None:
+    old = [torch.full((1000,), 1.0, dtype=torch.float16), torch.zeros(3, dtype=torch.bfloat16)]
+    new = [old[0] + torch.finfo(torch.float16).eps, old[1] + 1e-6]
+    expected = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(old, new, strict=True)) ** 0.5
+    assert float(distance(new, old)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_lengths_are_kept_in_what_the_device_has() -> None:
+    with FakeTensorMode():
+        there = [torch.empty(3, 4, device="mps"), torch.empty(3, device="mps")]
+        assert distance(there, there).dtype is torch.float32
+        old, new, gradient = ([torch.empty(3, 4, device="mps")] for _ in range(3))
+        assert update_plane(old, new, gradient, 1).units.dtype is torch.float32
+        assert [norm.dtype for norm in _norms(there)] == [torch.float32]
+
+
 def test_a_step_that_moves_nothing_has_no_line() -> None:
     training = BowlTraining(100, optimizer=lambda model: SGD(model.parameters(), lr=0.0))
     assert not training.rows("line", "points") and training.prober.is_active
+
+
+def test_steps_that_were_left_out_say_nothing_of_the_formula() -> None:
+    def make(model: nn.Module) -> Optimizer:
+        optimizer = SGD(model.parameters(), lr=0.02)
+        step: Any = optimizer.step
+        calls = iter(range(10_000))
+        one: Any = optimizer
+        one.step = lambda: step() if next(calls) > 250 else None
+        return optimizer
+
+    training = BowlTraining(500, optimizer=make, threshold=0.02)
+    assert not training.rows("verdict", "unsupported") and training.rows("verdict", "points")
+
+
+def test_of_several_optimizers_nobody_knows_whose_rate_it_was() -> None:
+    model, sink = Bowl(), KeepingSink()
+    optimizers: list[Optimizer] = [SGD([model.first], lr=0.02), SGD([model.second], lr=0.001)]
+    probing = Probing(weakref.ref(model), [lambda model: model()], 0.95)
+    monitor = monitor_of(model, optimizers, MeasureOnly(), sink, probing=probing)
+    for step in range(200):
+        optimizer = optimizers[step % 2]
+        model.zero_grad()
+        model().backward()
+        monitor.clip(optimizer=optimizer)
+        optimizer.step()
+    summaries = [rows for rows in sink.found if (rows.what, rows.part) == ("line", "summary")]
+    assert summaries
+    for rows in summaries:
+        assert np.isnan([only(rows, "learning_rate"), only(rows, "stability_threshold")]).all()
 
 
 def test_measuring_only_asks_for_no_verdict(plain: BowlTraining) -> None:

@@ -76,7 +76,8 @@ class BowlTraining:
             self.optimizer.zero_grad()
             loss = self.model()
             loss.backward()
-            self.gradients.append(np.concatenate([p.grad.numpy().flatten() for p in self.model.parameters()]))
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self.gradients.append(np.concatenate([gradient.numpy().flatten() for gradient in gradients]))
             at_step(step, self)
             self.monitor.clip(loss)
             self.optimizer.step()
