@@ -160,7 +160,7 @@ class Monitor:
         self._order.close()
         if self._wiring is not None:
             self._wiring.close()
-        sink = self._writer.sink if self._writer is not None else None
+        sink = self._writer.end() if self._writer is not None else None
         self.go_silent()
         if sink is not None:
             sink.finish(state, reason)

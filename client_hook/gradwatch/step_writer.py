@@ -84,6 +84,12 @@ class StepWriter:
                 commands=self.sink.commands,
             )
 
+    def end(self) -> Sink:
+        """Write no more; the sink, for its last words."""
+        if self._prober is not None:
+            self._prober.close()
+        return self.sink
+
     def table_has_grown(self) -> None:
         """The next step opens a new layer table."""
         self._recorder = None

@@ -243,7 +243,7 @@ def test_a_leaking_probe_is_seen_by_the_hash_and_by_the_tripwire(
         return model
 
     probed, monitor = train(Style(sgd, wrap=wrap), lambda model: leaking[0](model))
-    assert probed != bare
+    assert (probed != bare) == (named != "training flags")  # these can be put back, and are
     assert not prober_of(monitor).is_active and prober_of(monitor).points == 1
     monitor.finish()
     assert f"a probe changed the training's {named}" in capfd.readouterr().err

@@ -55,6 +55,11 @@ class Laboratory:
             TrajectoryProbe(bench, self.surfaces, snapshots),
         ]
 
+    def flush(self) -> None:
+        """Send what is known by now: no more will be."""
+        self.updates.flush()
+        self.surfaces.flush()
+
     @property
     def must_go_on(self) -> Activity | None:
         """The probe whose next piece belongs to this very step."""

@@ -24,6 +24,7 @@ from gradwatch.probe.training_state import TrainingState
 
 _CUDA: Final = torch.device("cuda")
 _WARM_UP: Final = 3  # steps before the first piece: optimizers make their state, compilers compile
+_BUILDING: Final = 3  # steps that copying the model is expected to take as long as
 _SAVED_SECONDS: Final = 0.25  # saved up at most, over a validation or a checkpoint for example
 _MOST_STEPS: Final = 20  # that one point may take as long as, unless it is shorter than the next
 _SHORT: Final = 0.5  # seconds
@@ -115,8 +116,10 @@ class Prober:
             self._budget.spend(time.perf_counter() - begun)
 
     def close(self) -> None:
-        """Probe no more, and let go of all memory."""
+        """Probe no more, send what is known by now, and let go of all memory."""
         self.is_active = False
+        if self._laboratory is not None:
+            self._laboratory.flush()
         self._laboratory = self._work = None
 
     # One piece at a time.
@@ -132,7 +135,10 @@ class Prober:
         if must is None and self._budget.in_hand < self._needed:
             return
         if laboratory is None or not laboratory.shadow.is_current:
-            self._build()
+            self._needed = min(_BUILDING * self._step_seconds, self._budget.capacity)
+            if self._budget.affords(self._needed):
+                self._build()
+                self._needed = 0.0
             return
         for command in self._commands():
             laboratory.surfaces.request(command)
@@ -141,7 +147,7 @@ class Prober:
             if piece is None:
                 continue
             price = self._prices.get(piece.kind)
-            expected = 0.0 if price is None else price.of(1)
+            expected = self._step_seconds if price is None else price.of(1)
             self._needed = min(expected, self._budget.capacity)
             if must is not None or self._budget.affords(expected):
                 self._begin(activity, piece)
@@ -227,13 +233,18 @@ class Prober:
         return True
 
     def _judge_pace(self, seconds: float) -> None:
-        step = max(0.0, self.elapsed - self.spent) / max(1, self._steps - 1)
+        step = self._step_seconds
         self._slow = self._slow + 1 if seconds > max(_SHORT, _MOST_STEPS * step) else 0
         if self._slow >= _SLOW_POINTS:
             raise UnfitProbe(
                 f"one look at the loss takes {seconds:.1f} s, longer than {_MOST_STEPS} steps of the training: "
                 "give the probe a smaller batch"
             )
+
+    @property
+    def _step_seconds(self) -> float:
+        """What a step takes without its probes, on the average; a first guess at what a forward pass may cost."""
+        return max(0.0, self.elapsed - self.spent) / max(1, self._steps - 1)
 
     def _stop(self, error: Exception) -> None:
         self.close()

@@ -100,6 +100,7 @@ class Shadow:
             copied for copied, moves in zip(self.model.parameters(), own, strict=True) if moves
         ]
         self._moves = own
+        self._frozen: dict[int, int | None] = {}  # versions of frozen parameters, as they were copied last
         self._kinds = _kinds(model)
         paths = [name.rpartition(".") for name, _ in self.model.named_buffers()]
         self._buffers = [(self.model.get_submodule(path), name) for path, _, name in paths]
@@ -124,9 +125,11 @@ class Shadow:
         """The model's buffers (running statistics) as they are now, for ``loss``; frozen parameters are brought up."""
         with torch.no_grad():
             pairs = zip(self.model.parameters(), self.original.parameters(), self._moves, strict=True)
-            for mine, theirs, moves in pairs:
-                if not moves:
+            for mine, theirs in [(mine, theirs) for mine, theirs, moves in pairs if not moves]:
+                version = None if theirs.is_inference() else theirs._version
+                if version is None or self._frozen.get(id(theirs)) != version:  # a large base is copied but once
                     mine.copy_(theirs)
+                    self._frozen[id(theirs)] = version
         return copies(list(self.original.buffers()))
 
     def loss(self, closure: Closure, buffers: Sequence[Tensor], seed: int) -> Tensor:

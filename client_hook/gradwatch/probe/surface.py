@@ -38,7 +38,7 @@ class Surface:
         """The next point; None when all are known."""
         cell = self._grid.next()
         if cell is None:
-            self._send_points()
+            self.send_points()
             return None
         return Piece(
             "point",
@@ -61,9 +61,10 @@ class Surface:
         self._grid.add(*cell, loss)
         self._points.append((*cell, loss, seconds))
         if len(self._points) >= _POINTS:
-            self._send_points()
+            self.send_points()
 
-    def _send_points(self) -> None:
+    def send_points(self) -> None:
+        """Send the points that wait to fill a frame."""
         if self._points:
             values = dict(zip(("i", "j", "loss", "seconds"), zip(*self._points, strict=True), strict=True))
             self._points = []

@@ -80,6 +80,8 @@ class SurfaceProbe:
 
     def next_piece(self, moment: Moment) -> Piece | None:
         waits = self._requests and not self._is_asked
+        if waits:
+            self.flush()
         if self._opening is None and self._surface is not None and not self._is_done and not waits:
             piece = self._surface.next_piece()
             if piece is not None:
@@ -89,6 +91,11 @@ class SurfaceProbe:
             self._opening = self._next_wish()
             self._is_asked = bool(self._opening.request)
         return self._open(self._opening, moment)
+
+    def flush(self) -> None:
+        """Send what is known by now."""
+        if self._surface is not None:
+            self._surface.send_points()
 
     def coordinates(self, weights: Sequence[Tensor]) -> list[Tensor]:
         """What ``passed`` needs to know of where the weights are now; nothing while there is no plane."""

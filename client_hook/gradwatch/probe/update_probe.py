@@ -58,6 +58,11 @@ class UpdateProbe:
         if self._settling and self._unclipped is not None:
             self._unclipped.after_change()
 
+    def flush(self) -> None:
+        """Send what is known by now."""
+        if self._probe is not None:
+            self._probe.send_points()
+
     # The two clips around a step.
 
     def _capture(self, moment: Moment) -> Piece | None:
@@ -203,9 +208,10 @@ class _Update:
         self._line.add(alpha, loss)
         self._points.append((alpha, loss, seconds))
         if len(self._points) >= _POINTS:
-            self._send_points()
+            self.send_points()
 
-    def _send_points(self) -> None:
+    def send_points(self) -> None:
+        """Send the points that wait to fill a frame."""
         if self._points:
             alphas, losses, seconds = zip(*self._points, strict=True)
             values = {"alpha": alphas, "loss": losses, "seconds": seconds}
@@ -213,7 +219,7 @@ class _Update:
             self._bench.send(LandscapeRows(self._number, "line", "points", self.step, values, self._bench.about()))
 
     def _finish(self) -> None:
-        self._send_points()
+        self.send_points()
         found, (spent, elapsed) = self._line.summary(), self._bench.cost()
         stability = self._stability
         numbers = {

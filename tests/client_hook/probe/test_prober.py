@@ -16,12 +16,19 @@ import gradwatch
 import numpy as np
 import pytest
 import torch
+from gradwatch import watching
 from gradwatch.measure.device_time import DeviceTime
 from gradwatch.probe import laboratory, prober
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from tests.client_hook.probe.training import Bowl, BowlTraining, only
+
+
+@pytest.fixture
+def unbounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``watch`` takes a budget without a bound, so that there is a probe at every step, however busy the machine."""
+    monkeypatch.setattr(watching, "_share", lambda name, share: 50.0 * share)
 
 
 def test_time_spent_stays_within_the_share() -> None:
@@ -133,7 +140,7 @@ def test_an_interrupted_look_is_taken_again() -> None:
     assert training.prober.is_active and len(calls) > 100
 
 
-def test_a_probe_that_evaluates_the_training_s_own_model_is_undone() -> None:
+def test_a_probe_that_evaluates_the_training_s_own_model_is_undone(unbounded: None) -> None:
     weights = []
     for budget in (0.9, 0.0):
         torch.manual_seed(0)
@@ -244,7 +251,7 @@ def test_a_model_that_changes_all_the_time_is_given_up(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err.count("gradwatch:") < 8
 
 
-def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
+def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled(unbounded: None) -> None:
     model = nn.Linear(2, 2)
     optimizer = SGD(model.parameters(), lr=0.1)
     monitor = gradwatch.watch(model, optimizer, clip=1.0, probe=lambda model: model(torch.ones(2)).sum())
@@ -259,7 +266,7 @@ def test_a_probed_monitor_and_its_model_can_be_copied_and_pickled() -> None:
     monitor.finish()
 
 
-def test_probing_keeps_no_forgotten_model_alive() -> None:
+def test_probing_keeps_no_forgotten_model_alive(unbounded: None) -> None:
     model = nn.Linear(2, 2)
     optimizer = SGD(model.parameters(), lr=0.1)
     closure = lambda model: model(torch.ones(2)).sum()  # noqa: E731
@@ -319,3 +326,13 @@ def test_a_finished_run_probes_no_more() -> None:
         training.model().backward()
         training.monitor.clip()
     assert len(calls) == before > 0
+
+
+def test_what_is_known_when_the_run_ends_is_sent() -> None:
+    training = BowlTraining(steps=61)
+    known = training.prober.points
+    training.monitor.finish()
+    parts = [("line", "points"), ("surface", "points"), ("trajectory", "points")]
+    sent = sum(len(rows.values["loss"]) for part in parts for rows in training.rows(*part))
+    trials = 2
+    assert sent == known - trials > 20
