@@ -74,6 +74,8 @@ class Style:
     """The clip, and with it the probe, stands inside the autocast region."""
     wrap: Callable[[nn.Module], nn.Module] = field(default=lambda model: model)
     nonfinite: Any = "record"
+    scaled: bool = False
+    """With a GradScaler, which leaves a step out of its own accord."""
     noisy: bool = True
     """Noise of Python's and NumPy's generators and a hook, which a compiler cannot trace."""
 
@@ -99,6 +101,7 @@ def train(style: Style, probe: Any, budget: float = 50.0) -> tuple[str, gradwatc
     monitor = gradwatch.watch(
         model, optimizer, clip=style.strategy, nonfinite=style.nonfinite, probe=probe, probe_budget=budget
     )
+    scaler = torch.amp.GradScaler("cpu", enabled=style.scaled)
     losses = []
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -106,11 +109,12 @@ def train(style: Style, probe: Any, budget: float = 50.0) -> tuple[str, gradwatc
             for part in range(style.accumulate):
                 inputs, targets = batch(step + part)
                 loss = functional.mse_loss(model(inputs), targets)
-                loss.backward()  # type: ignore[no-untyped-call]
-            if step == 40 and style.nonfinite == "skip":
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if step == 40 and (style.scaled or style.nonfinite == "skip"):
                 bare.inner.bias.grad[0] = float("nan")  # type: ignore[index]
-            monitor.clip(loss)
-        optimizer.step()
+            monitor.clip(loss, scaler=scaler)
+        scaler.step(optimizer)
+        scaler.update()
         losses.append(loss.item())
     return fingerprint(bare, optimizer, losses), monitor
 
@@ -173,6 +177,7 @@ STYLES = {
     "compiled": Style(sgd, wrap=compiled, noisy=False),
     "measured only": Style(sgd, strategy=None),
     "a step is skipped": Style(adamw, nonfinite="skip"),
+    "scaled, and a step is skipped": Style(adamw, scaled=True),
 }
 
 
