@@ -5,7 +5,8 @@ import { ApiError, request } from "./connection.js";
 import { tellsOfLandscape } from "./landscape.js";
 import { visibleRange } from "./visible.js";
 
-const EVERY = 1_000; // ms between two fetches
+const EVERY = 1_000; // ms between two fetches, at least
+const SHARE = 4; // ... and so many times what the last one took: a long landscape must not keep the server busy
 const COLUMNS = 300; // probes on the tape
 
 /**
@@ -34,6 +35,7 @@ export class LandscapeFeed {
     this.send = send;
     this.attempt = attempt;
     this.askedAt = -EVERY;
+    this.took = 0; // ms from the last request to its answer
     this.timer = 0;
     this.loading = false;
     this.shown = ""; // the id of the request whose surface was chosen last
@@ -52,7 +54,7 @@ export class LandscapeFeed {
   loadSoon() {
     this.wanted = true;
     if (this.loading || this.timer || document.hidden) return;
-    const wait = this.askedAt + EVERY - performance.now();
+    const wait = this.askedAt + Math.max(EVERY, SHARE * this.took) - performance.now();
     this.timer = setTimeout(
       () => {
         this.timer = 0;
@@ -70,6 +72,7 @@ export class LandscapeFeed {
     const range = route.view.mode === "all" ? null : visibleRange(state);
     const answer = await this.attempt(() => request(landscapePath(route, landscape.surface, range)));
     this.loading = false;
+    this.took = performance.now() - this.askedAt;
     const { asked } = this.state().landscape; // as long as the answer has not shown that it is done
     if (answer) this.send({ type: "landscape", run: route.run, surface: landscape.surface, answer });
     if (answer && asked) this.showAsked(asked.id, answer.surfaces ?? []);

@@ -48,6 +48,18 @@ test("many notices make one fetch a second; the first comes at once and none is 
   assert.equal(fetched.length, 2);
 });
 
+test("a server that takes long is asked less often", async () => {
+  const { feed, page, fetched } = opened();
+  page.answer = { ok: true, json: () => pause(400).then(() => ({ surfaces: [] })) };
+  feed.loadSoon();
+  await pause(450);
+  feed.loadSoon();
+  await pause(900);
+  assert.equal(fetched.length, 1, "1.35 s after the first, which took 0.4 s");
+  await pause(500);
+  assert.equal(fetched.length, 2);
+});
+
 test("a hidden tab fetches nothing until it is looked at", async () => {
   const { feed, page, fetched } = opened();
   page.hidden = true;
