@@ -4,7 +4,7 @@ Each model is trained with gradwatch in ABBA order, in one process: without prob
 repeat is that of the two pairs' whole times; A/A, the last run by the first, says what the machine alone makes of equal
 work. Trained weights must be the same to the last bit. The bar: accounted time within the budget.
 
-    python -m benchmarks.probe [--steps 500] [--repeats 3] [--budget 0.01] [--device cpu]
+    python -m benchmarks.probe [--steps 500] [--repeats 3] [--budget 0.01] [--device cpu] [--models recurrent ...]
 """
 
 from __future__ import annotations
@@ -145,11 +145,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=float, default=0.01)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"GRADWATCH_DIR": folder, "GRADWATCH_MODE": "offline"}
-        for name in MODELS:
+        for name in given.models:
             print(compare(name, given), flush=True)
     where = torch.cuda.get_device_name() if given.device == "cuda" else f"{os.cpu_count()} CPUs, one thread"
     print(f"torch {torch.__version__}, {where}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)

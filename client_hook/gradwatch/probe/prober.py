@@ -24,7 +24,8 @@ from gradwatch.probe.training_state import TrainingState
 
 _CUDA: Final = torch.device("cuda")
 _WARM_UP: Final = 3  # steps before the first piece: optimizers make their state, compilers compile
-_BUILDING: Final = 3  # steps that copying the model is expected to take as long as
+_BUILDING: Final = 1  # steps that copying the model is expected to take as long as
+_MARGIN: Final = 1.5  # of its expected price must be earned before a piece begins: no two take equally long
 _SAVED_SECONDS: Final = 0.25  # saved up at most, over a validation or a checkpoint for example
 _MOST_STEPS: Final = 20  # that one point may take as long as, unless it is shorter than the next
 _SHORT: Final = 0.5  # seconds
@@ -151,7 +152,7 @@ class Prober:
             if piece is None:
                 continue
             price = self._prices.get(piece.kind)
-            expected = self._step_seconds if price is None else price.of(1)
+            expected = _MARGIN * (self._step_seconds if price is None else price.of(1))
             self._needed = min(expected, self._budget.capacity)
             if must is not None or self._budget.affords(expected):
                 self._begin(activity, piece)
