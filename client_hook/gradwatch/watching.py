@@ -111,10 +111,12 @@ def _share(name: str, share: float) -> float:
 
 
 def _probing(model: nn.Module, probe: Closure | Sequence[Closure] | None, budget: float) -> Probing | None:
-    closures = [] if probe is None else list(probe) if isinstance(probe, Sequence) else [probe]
+    closures = [] if probe is None else list(probe) if isinstance(probe, list | tuple) else [probe]
     for closure in closures:
         if not callable(closure):
-            raise TypeError(f"probe must be a function of the model that gives its loss, not {closure!r}")
+            raise TypeError(
+                f"probe must be a function of the model that gives its loss, or a list of them, not {closure!r}"
+            )
     # The first rank alone: its copy of the model needs no other, and all would draw the same.
     if not closures or not budget or _rank() != 0:
         return None

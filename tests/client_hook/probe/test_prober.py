@@ -47,6 +47,12 @@ def test_time_spent_stays_within_the_share() -> None:
     assert prober.spent <= 0.1 * prober.elapsed + 0.25
 
 
+@pytest.mark.parametrize("wrong", ["loss", 1, ["loss"], {}])
+def test_what_is_no_function_is_refused_as_it_was_written(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(repr(wrong[0] if isinstance(wrong, list) else wrong))):
+        gradwatch.watch(Bowl(), clip=1.0, probe=wrong)
+
+
 def test_there_is_never_more_than_one_point_in_a_step() -> None:
     calls: list[int] = []
 
