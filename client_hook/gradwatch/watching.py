@@ -111,7 +111,8 @@ def _share(name: str, share: float) -> float:
 
 
 def _probing(model: nn.Module, probe: Closure | Sequence[Closure] | None, budget: float) -> Probing | None:
-    closures = [] if probe is None else list(probe) if isinstance(probe, list | tuple) else [probe]
+    given: Any = [] if probe is None else probe
+    closures: list[Closure] = list(given) if isinstance(given, list | tuple) else [given]
     for closure in closures:
         if not callable(closure):
             raise TypeError(
