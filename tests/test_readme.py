@@ -19,7 +19,7 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CLIPPING = (ROOT / "docs" / "clipping.md").read_text()
-HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS"}
+HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS", "SPOOL_CAP"}
 
 
 def table(heading: str) -> str:

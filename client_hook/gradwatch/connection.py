@@ -31,6 +31,7 @@ class Connection:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
+        self.lost = False  # whoever reads the answers says when there are no more
 
     @classmethod
     @contextmanager

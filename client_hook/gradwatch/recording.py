@@ -22,7 +22,7 @@ from gradwatch.measure.sample import Sample
 from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.recorder import Recorder
 from gradwatch.sender import Sender
-from gradwatch.settings import SPOOL_CAP, Settings
+from gradwatch.settings import Settings
 from gradwatch.spool import Spool
 
 EXIT_SECONDS: Final = 2.0  # what ending a run, or all runs of a process, may cost at most
@@ -98,7 +98,7 @@ class Recording:
         self._wake = threading.Event()
         self._end: tuple[str, str] | None = None
         self._finish_once = threading.Lock()
-        self._spool = Spool(settings.spool, writer, SPOOL_CAP)
+        self._spool = Spool(settings.spool, writer, settings.spool_cap)
         self._journal = Journal(self._spool, writer)
         self._journal.hello(hello)
         self._sender = Sender(
@@ -198,6 +198,7 @@ class Recording:
             urgent = self._wake.is_set()
             self._wake.clear()
             self._write(urgent)
+            self._spool.tend()
         self._write(urgent=True)
         self._write(urgent=True)  # samples of a table that only now was written
         self._journal.finish(*self._end, time.time())
