@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -27,9 +28,9 @@ class Leftover:
     def segments(self) -> Iterator[LeftSegment]:
         """Its segments, oldest first; each is closed when the next is asked for."""
         files = segment_files(self.folder)
-        for path, following in zip(files, [*files[1:], None], strict=True):
+        for number, path in enumerate(files, 1):
             # The last one ends where it ends: a tail torn by a crash had not been produced.
-            last = -1 if following is None else int(following.stem) - 1
+            last = int(files[number].stem) - 1 if number < len(files) else -1
             with open(path, "rb") as file:
                 segment = LeftSegment(path, file.fileno(), last)
                 segment.walk = Walk(segment, self.writer, self.preamble_seqs)
@@ -86,7 +87,11 @@ def writers_in(directory: Path) -> list[Path]:
 
 def size_of(folder: Path) -> int:
     """Bytes of frames in a writer's folder."""
-    return sum(path.stat().st_size for path in own_files(folder))
+    size = 0
+    for path in own_files(folder):
+        with contextlib.suppress(OSError):  # delivered by another just now
+            size += path.stat().st_size
+    return size
 
 
 def leftover(folder: Path) -> Leftover | None:

@@ -73,6 +73,10 @@ def _server(settings: Settings, spool: Leftover) -> str:
 
 def _deliver_one(spool: Leftover, server: str, token: str | None, progress: Callable[[int], None]) -> bool:
     done = False
+    if 0 not in spool.preamble_seqs:
+        click.echo(f"{spool.folder}: its hello is damaged, and no server takes frames without one", err=True)
+        spool.close(delivered=False)
+        return False
     try:
         with Connection.open(server, token) as connection:
             done = _Transfer(spool, connection, progress).run()
