@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,7 +68,7 @@ class Connection:
 
 def _connect(server: str, token: str | None) -> ClientConnection:
     address = "ws" + server.removeprefix("http") + "/api/ingest"
-    options: dict[str, Any] = {"ssl": ssl.create_default_context()} if address.startswith("wss") else {}
+    options: dict[str, Any] = {"ssl": _trust()} if address.startswith("wss") else {}
     if urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost"):
         options["proxy"] = None  # a proxy of the environment cannot know this machine's own servers
     opening: ClientConnection = connect(
@@ -82,6 +83,12 @@ def _connect(server: str, token: str | None) -> ClientConnection:
         **options,
     )
     return opening
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Once for the process: reading the system's certificates holds the interpreter for tens of milliseconds."""
+    return ssl.create_default_context()
 
 
 def _refusal(server: str, status: int) -> str:

@@ -87,19 +87,22 @@ class Delivery:
 
 
 class Flight:
-    """Batches sent on one connection and not yet acked."""
+    """Batches sent on one connection, in order of their seqs, and not yet acked."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[int, int, int]] = []
+        self._batches: deque[tuple[int, int, int]] = deque()
+        self._size = 0
 
     def sent(self, first: int, last: int, size: int) -> None:
         """Count a batch in."""
         self._batches.append((first, last, size))
+        self._size += size
 
     def size(self, delivery: Delivery) -> int:
-        """Bytes that still wait for their ack."""
-        self._batches = [batch for batch in self._batches if not delivery.covers(batch[0], batch[1])]
-        return sum(size for _, _, size in self._batches)
+        """Bytes from the first batch on that still waits for its ack."""
+        while self._batches and delivery.covers(*self._batches[0][:2]):
+            self._size -= self._batches.popleft()[2]
+        return self._size
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -24,9 +24,18 @@ _BATCH: Final = 128 << 10  # bytes a message: walking it holds the interpreter f
 _IN_FLIGHT: Final = 8 << 20  # bytes sent and not acked, beyond which the sender waits
 _LATE: Final = 1 << 20  # bytes waiting when a connection stands, beyond which new frames overtake them
 _LATE_IN_FLIGHT: Final = 2 << 20  # bytes of them sent and not acked: new frames wait behind these on the server
+_BREATH: Final = 5e-5  # seconds between walking a batch and sending it, in which the training gets the interpreter
 _LOOK_AGAIN: Final = 1.0  # seconds between two looks for a server that is not there
 _HOPE: Final = 0.5  # seconds in which a first connection, if any can be had, is made
 _HOPE_AGAIN: Final = 30.0  # seconds in which a lost server may come back before an ending run stops waiting for it
+
+
+class _Stream:
+    """Frames on their way from one place in the spool; ``most``: bytes not acked beyond which it waits."""
+
+    def __init__(self, reader: Reader, most: int) -> None:
+        self.reader, self.most = reader, most
+        self.flight = Flight()
 
 
 class Sender:
@@ -136,13 +145,13 @@ class Sender:
         for part in self._spool.preamble[1:]:
             connection.send(part)
         sent_tables = len(self._spool.preamble)
-        readers, flight, beat = self._readers(), Flight(), time.monotonic()
+        streams, beat = self._streams(), time.monotonic()
         while not self._stop.is_set() and not lost.is_set() and not (self.delivery.again or self.delivery.deleted):
             # Tables that came after the connection stood go ahead of the steps that cite them.
             for part in self._spool.preamble[sent_tables:]:
                 connection.send(part)
                 sent_tables += 1
-            sent = self._send_some(connection, readers, flight)
+            sent = self._send_some(connection, streams)
             self._bury(connection)
             self._spool.acked(self.delivery.covers)
             if time.monotonic() - beat > HEARTBEAT:
@@ -152,27 +161,30 @@ class Sender:
                 self._news.wait(min(self.delivery.pace, HEARTBEAT))
                 self._news.clear()
 
-    def _readers(self) -> list[Reader]:
+    def _streams(self) -> list[_Stream]:
         """What to send from, in turn. Behind an outage new frames go first, and old ones fill the gap behind them."""
         if self._spool.size <= _LATE:
-            return [Reader(self._spool)]
-        return [Reader(self._spool, behind=True), Reader(self._spool)]
+            return [_Stream(Reader(self._spool), _IN_FLIGHT)]
+        return [_Stream(Reader(self._spool, behind=True), _IN_FLIGHT), _Stream(Reader(self._spool), _LATE_IN_FLIGHT)]
 
-    def _send_some(self, connection: Connection, readers: list[Reader], flight: Flight) -> bool:
-        """One batch of each reader for which there is room; whether anything was sent."""
-        sent = self._awaits_room = False
-        for reader, most in zip(list(readers), (_IN_FLIGHT, _LATE_IN_FLIGHT), strict=False):
-            if flight.size(self.delivery) > most:
+    def _send_some(self, connection: Connection, streams: list[_Stream]) -> bool:
+        """One batch of each stream that has room; whether there was any."""
+        some = self._awaits_room = False
+        for stream in streams:
+            if stream.flight.size(self.delivery) > stream.most:
                 self._awaits_room = True
                 continue
-            batch = reader.next_batch(_BATCH)
-            if batch.data and not self.delivery.covers(batch.first, batch.last):
+            batch = stream.reader.next_batch(_BATCH)
+            if not batch.data:
+                continue
+            some = True
+            time.sleep(_BREATH)
+            if not self.delivery.covers(batch.first, batch.last):
                 connection.send(batch.data)
-                flight.sent(batch.first, batch.last, len(batch.data))
-            sent = sent or bool(batch.data)
-        if len(readers) > 1 and readers[1].seq >= readers[0].begun:
-            readers.pop()
-        return sent
+                stream.flight.sent(batch.first, batch.last, len(batch.data))
+        if len(streams) > 1 and streams[1].reader.seq >= streams[0].reader.begun:
+            streams.pop()
+        return some
 
     def _bury(self, connection: Connection) -> None:
         # Without it the seq would stay a hole, and acks, which are cumulative, would never pass it.

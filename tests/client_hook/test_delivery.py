@@ -60,10 +60,13 @@ def test_a_flight_counts_what_is_not_acked_yet() -> None:
     delivery, flight = Delivery(), Flight()
     for first in range(0, 50, 10):
         flight.sent(first, first + 9, 100)
+    assert flight.size(delivery) == 500
     delivery.take(answer(Kind.ACK, through=19, ranges=[[30, 38]]), WRITER)
     assert flight.size(delivery) == 300
-    delivery.take(answer(Kind.ACK, through=19, ranges=[[30, 49]]), WRITER)
-    assert flight.size(delivery) == 100
+    delivery.take(answer(Kind.ACK, through=38, ranges=[]), WRITER)
+    assert flight.size(delivery) == 200
+    delivery.take(answer(Kind.ACK, through=49, ranges=[]), WRITER)
+    assert flight.size(delivery) == 0
 
 
 def test_commands_wait_for_the_training_and_the_oldest_make_room() -> None:
