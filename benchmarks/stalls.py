@@ -1,7 +1,7 @@
 """How long the hook's threads keep the interpreter from the training while a backlog goes to a live server.
 
 The main thread spins and notes every gap between two of its turns, less what it spent waiting for a core. The control
-spins for as long without a hook, and says what the machine alone takes. The rule of the design: at most 200 microseconds
+spins for as long without a hook, and says what the machine alone takes. The rule of the design: at most 200 µs
 at a time. A spinning thread is the worst case: a training leaves the interpreter at every call into torch.
 
     python -m benchmarks.stalls [--seconds 8] [--layers 200]

@@ -43,7 +43,7 @@ class Connection:
                 socket = stack.enter_context(_connect(server, token))
             except InvalidStatus as error:
                 raise ConnectionFailed(_refusal(server, error.response.status_code), final=True) from None
-            except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError) as error:
+            except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError, ImportError) as error:
                 raise ConnectionFailed(f"{server} cannot be reached: {error}") from None
             yield cls(socket)
 
