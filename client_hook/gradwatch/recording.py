@@ -98,6 +98,7 @@ class Recording:
         self._wake = threading.Event()
         self._end: tuple[str, str] | None = None
         self._finish_once = threading.Lock()
+        self._finished = threading.Event()
         self._spool = Spool(settings.spool, writer, settings.spool_cap)
         self._journal = Journal(self._spool, writer)
         self._journal.hello(hello)
@@ -153,7 +154,13 @@ class Recording:
         """
         if os.getpid() != self._process or not self._finish_once.acquire(blocking=False):
             return
-        atexit.unregister(self._at_exit)
+        try:
+            self._finish(state, reason, deadline)
+        finally:
+            self._finished.set()
+            atexit.unregister(self._at_exit)
+
+    def _finish(self, state: str, reason: str, deadline: float | None) -> None:
         until = deadline if deadline is not None else time.monotonic() + EXIT_SECONDS
         self._end = (state, frames.storable_text(reason))
         self._wake.set()
@@ -188,7 +195,11 @@ class Recording:
         self._spool.unlock()
 
     def _at_exit(self) -> None:
-        self.finish("finished", "", _process_deadline())
+        deadline = _process_deadline()
+        self.finish("finished", "", deadline)
+        # A run whose model was let go may be ending in a thread of its own, which the interpreter would not wait for.
+        if os.getpid() == self._process:
+            self._finished.wait(max(0.0, deadline - time.monotonic()))
 
     # The recording thread's side.
 
