@@ -52,7 +52,9 @@ def stored_steps(server: Any, writer: Writer, last: int) -> list[int]:
     first: int | None = 0
     while first is not None:
         page = server.get(f"/api/runs/{writer.run}/series?names=loss&columns=0&first={first}&last={last}")
-        found += page["step"]
-        assert [float(value) for value in page["series"]["loss"]["value"]] == page["step"]
+        rows = zip(page["step"], page["series"]["loss"]["value"], strict=True)
+        here = {step: float(value) for step, value in rows if value is not None}
+        assert all(step == value for step, value in here.items())
+        found += here
         first = page["next"]
     return found

@@ -51,7 +51,7 @@ class Connection:
         try:
             self._socket.send(data)
         except (OSError, ConnectionClosed) as error:
-            raise ConnectionFailed(str(error)) from None
+            raise ConnectionFailed(f"the connection was lost: {error}") from None
 
     def answers(self) -> Iterator[frames.Frame]:
         """What the server sends, until the socket closes. Blocks; for a thread of its own."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -98,12 +99,13 @@ def stored_through(server: Served, address: str) -> None:
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Served(tmp_path, allowed_hosts="gradwatch.example") as server:
-        with Proxy(int(server.url.rpartition(":")[2])) as proxy:
-            monkeypatch.setenv("HTTP_PROXY", proxy.url)
-            monkeypatch.setenv("ALL_PROXY", proxy.url)
-            stored_through(server, FAR)
-            assert proxy.asked == ["CONNECT gradwatch.example:7531 HTTP/1.1"]
+    with ExitStack() as stack:
+        server = stack.enter_context(Served(tmp_path, allowed_hosts="gradwatch.example"))
+        proxy = stack.enter_context(Proxy(int(server.url.rpartition(":")[2])))
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        stored_through(server, FAR)
+        assert proxy.asked == ["CONNECT gradwatch.example:7531 HTTP/1.1"]
 
 
 def test_this_machines_own_server_is_reached_without_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,16 +155,16 @@ def test_what_is_no_gradwatch_server_is_named_in_one_line(answer: bytes) -> None
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "OPEN_TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(ConnectionFailed, match="timed out"):
-            with Connection.open(f"http://127.0.0.1:{silent.getsockname()[1]}", None):
-                raise AssertionError("connected")
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConnectionFailed, match="timed out"), Connection.open(address, None):
+            raise AssertionError("connected")
 
 
 def test_frames_are_masked_by_compiled_code() -> None:
     """In pure Python the mask of one batch would hold the interpreter for milliseconds."""
-    from websockets.frames import apply_mask
+    import websockets.frames
 
-    assert type(apply_mask).__name__ == "builtin_function_or_method"
+    assert type(vars(websockets.frames)["apply_mask"]).__name__ == "builtin_function_or_method"
 
 
 def test_the_sender_and_sync_need_no_torch(tmp_path: Path) -> None:

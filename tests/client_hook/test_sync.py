@@ -148,3 +148,23 @@ def test_a_server_that_dies_in_between_is_one_line(tmp_path: Path) -> None:
     assert process.returncode == 1 and "Traceback" not in err
     assert "cannot be reached" in err or "went away" in err
     assert size_of(writer.spool.folder) > 10 << 20
+
+
+def test_of_a_run_that_outgrew_its_cap_every_step_is_stored_or_counted(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    writer = SpoolWriter(spool, cap=256 << 10, layers=50)
+    for _ in range(100):
+        writer.steps(4, 10)
+        writer.scalars()
+    writer.end()
+    with Served(tmp_path / "server") as server:
+        assert synced(spool, server.url)[0] == 0
+        stored = stored_steps(server, writer.writer, writer.step)
+        events = server.get(f"/api/runs/{writer.writer.run}/events")["events"]
+        dropped = [re.match(r"(\d+) rows .* \(steps (\d+) to (\d+)\): (.*)", event["text"]) for event in events]
+        counted = sum(int(found[1]) for found in dropped if found and found[4] == "the spool was full (steps)")
+        assert len(stored) + counted == writer.step and stored[-1] == writer.step - 1 and counted > 1000
+        assert stored == list(range(counted, writer.step))  # the oldest have gone
+        assert len(events) < 10, events
+        mine = server.get(f"/api/runs/{writer.writer.run}/series?names=mine&columns=0")["series"]["mine"]["value"]
+        assert mine.count(1.0) == 100  # what was logged has not

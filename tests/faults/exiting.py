@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gradwatch
 import torch
 from torch import nn
-
-import gradwatch
 
 STEPS = 60
 
@@ -31,7 +30,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # What a first step imports, and what the interpreter's end looks through: once for all that are forked.
     importlib.import_module("torch._dynamo")
-    assert gradwatch.watch
+    importlib.import_module("gradwatch.watching")
     gc.freeze()
     for line in sys.stdin:
         cell = json.loads(line)
