@@ -272,6 +272,19 @@ def test_a_folder_removed_in_mid_run_is_read_to_its_end_and_made_anew(
     assert not list((tmp_path / "spool").iterdir())
 
 
+def test_at_the_end_a_disk_that_had_failed_is_tried_once_more(tmp_path: Path) -> None:
+    blocking = tmp_path / "spool"
+    blocking.write_text("not a folder")
+    kept = Spool(blocking, WRITER, GIB)
+    for seq in range(5):
+        kept.append(frame(seq), seq, preamble=seq == 0)
+    blocking.unlink()
+    kept.close(delivered=False)
+    (left,) = leftovers(blocking)
+    assert [frames.decode(data).header["seq"] for data in left.frames()] == list(range(5))
+    left.close(delivered=False)
+
+
 def test_a_byte_that_rots_under_a_living_writer_costs_one_counted_frame(tmp_path: Path) -> None:
     kept = Spool(tmp_path, WRITER, GIB)
     for seq in range(20):
