@@ -13,13 +13,13 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
-from . import checks, hello, landscape_frames, tables, upsert
+from . import checks, hello, landscape_frames, sealed, tables, upsert
 from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
 from .states import refresh_run
+from .tiles import BLOCK
 
-FINEST: Final = 64  # steps in a bucket of the lowest roll-up level
 MOST_USER_SERIES: Final = 1_000
 # Event names of the hook itself; everything else that comes as an event was the user's.
 HOOK_EVENTS: Final = frozenset(
@@ -130,13 +130,12 @@ class Batch:
             return False
         pending = self._frames.get((writer.key, seq))
         columns = tables.frames.c
-        known = (
-            pending["crc"]
-            if pending
-            else await self.connection.scalar(
-                select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
-            )
-        )
+        known = pending["crc"] if pending else None
+        if known is None:
+            hot = select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
+            known = await self.connection.scalar(hot)
+        if known is None:
+            known = await sealed.checksum_of(self.connection, writer.id, seq)
         if known != checksum:
             raise FrameError("conflict", f"frame {seq} of this writer is already stored with other bytes")
         return True
@@ -254,8 +253,8 @@ class Batch:
         self.change(run.id).steps(first, last)
 
     def _touch(self, writer: WriterState, steps: Iterable[int] | np.ndarray[Any, Any]) -> None:
-        buckets = np.unique(np.asarray(steps) // FINEST)
-        self._dirty += [(writer.id, FINEST, bucket) for bucket in buckets.tolist()]
+        blocks = np.unique(np.asarray(steps) // BLOCK)
+        self._dirty += [(writer.id, BLOCK, block) for block in blocks.tolist()]
 
     def _alive(self, writer: WriterState, kind: Kind) -> None:
         writer.seen_at = self.now
