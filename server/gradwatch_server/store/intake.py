@@ -169,10 +169,20 @@ class Batch:
         steps = np.frombuffer(step_columns(frame, table)["step"], DTYPES["i8"])
         check_steps(steps, increasing=True)
         first, last = int(steps[0]), int(steps[-1])
+        if first < writer.thinned_to:
+            self._say_late(writer, frame, steps[steps < writer.thinned_to])
+            steps = steps[steps >= writer.thinned_to]
+            if not len(steps):
+                return Stored(frame.header["rows"], first, last, int(Kind.DROPPED))
         self._cover(writer, run, first, last, dense=True)
         writer.steps_span = max(writer.steps_span, last - first)
         self._touch(writer, steps)
-        return Stored(len(steps), first, last)
+        return Stored(frame.header["rows"], first, last)
+
+    def _say_late(self, writer: WriterState, frame: Frame, steps: np.ndarray[Any, Any]) -> None:
+        first, last = int(steps[0]), int(steps[-1])
+        text = f"{len(steps)} rows (steps {first} to {last}) came after their steps were thinned, and were dropped"
+        self._say_event(writer, frame, kind="hook", step=first, time=self.now, name="dropped", text=text)
 
     def _scalars(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
         rows = decode_scalars(frame)

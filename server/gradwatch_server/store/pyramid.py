@@ -42,7 +42,8 @@ CHUNK: Final = 64
 
 _HEAD: Final = struct.Struct("<7I")  # lengths: names and buckets as JSON, then six tables
 _NEVER: Final = np.uint32(0xFFFFFFFF)
-_ROUGH: Final = np.uint32(0xFFFFF800)  # 12 bits of a float32's 23 bits of mantissa
+_ROUGH: Final = np.uint32(0xFFFFF800)  # 12 bits of a float32's 23 bits of mantissa, ...
+_HALF: Final = np.uint32(0x400)  # ... to the nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,4 +219,5 @@ def _narrow(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 def _rough(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype != np.float32:
         return values
-    return (np.ascontiguousarray(values).view(np.uint32) & _ROUGH).view(np.float32)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + _HALF) & _ROUGH).view(np.float32)

@@ -20,6 +20,7 @@ from .columns import Drawing, Metric, draw, positions_of
 from .cover import column_width
 from .decode import LAYER_METRIC, MISSING, ScalarRows, StepRows, Steps
 from .modules import modules_of
+from .pyramid import FINEST
 from .reading import Books, Stream
 from .registry import LayerBook
 from .sample_frames import HISTOGRAM
@@ -28,6 +29,7 @@ from .views import Segment, View, make_view
 
 MOST_COLUMNS: Final = 10_000
 MOST_CELLS: Final = 4_000_000  # columns x layers of one answer
+MOST_READ: Final = 12_000_000  # steps x layers that are looked at one by one for an answer: some tenths of a second
 HEAVY_QUERIES: Final = 2  # at a time; further ones wait, so that readers never starve the writer
 
 # The order in which the standard series appear; others follow by name.
@@ -252,9 +254,16 @@ def _drawing(stream: Stream, book: LayerBook, width: int, metric: Metric, wanted
     return Drawing(stream, width, metric, modules, positions_of(modules.names if metric == "module" else own, wanted))
 
 
-def choose_width(first: int, last: int, columns: int, layers: int) -> int:
-    """The width of columns for first..last, so that neither their number nor columns x layers grow too big."""
-    return column_width(first, last, max(1, min(columns, MOST_COLUMNS, MOST_CELLS // max(1, layers))))
+def choose_width(first: int, last: int, columns: int, layers: int, thinned_to: int = 0) -> int:
+    """The width of columns for first..last, so that neither their number nor columns x layers grow too big.
+
+    Of many layers, columns narrower than the pyramid's finest are given where few steps are asked for; and of layers
+    of steps before ``thinned_to`` none are.
+    """
+    width = column_width(first, last, max(1, min(columns, MOST_COLUMNS, MOST_CELLS // max(1, layers))))
+    if layers and width < FINEST and (first < thinned_to or (last - first + 1) * layers > MOST_READ):
+        return FINEST
+    return width
 
 
 def _page(found: list[RawRows], names: list[str], limit: int, then: int | None) -> RawPage:

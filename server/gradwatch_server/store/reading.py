@@ -224,8 +224,22 @@ async def step_pieces(
         width = len((await books.of(stream)).layers) if layers else 0
         most = max(BLOCK, PIECE_BYTES // (4 * width + 200)) // BLOCK * BLOCK
         end = min(last, (first // BLOCK) * BLOCK + most - 1)
-        yield first, end, await read_steps(engine, books, stream, first, end, layers=layers)
+        rows = await read_steps(engine, books, stream, first, end, layers=layers)
+        yield first, end, rows
         first = end + 1
+        if not len(rows.steps) and first <= last:
+            first = max(first, await _next_step(engine, stream, first, last))
+
+
+async def _next_step(engine: AsyncEngine, stream: Stream, first: int, last: int) -> int:
+    """A step not after the next that is stored, from first to last, so that a wide gap is not read piece by piece."""
+    t, f = tables.tiles.c, tables.frames.c
+    hot = f.kind.in_((int(Kind.STEPS), int(Kind.SCALARS)))
+    async with engine.connect() as connection:
+        tiled = await connection.scalar(select(func.min(t.first)).where(t.writer == stream.id, t.last >= first))
+        framed = select(func.min(f.first_step)).where(f.writer == stream.id, hot, f.last_step >= first)
+        found = [step for step in (tiled, await connection.scalar(framed)) if step is not None]
+    return min(found, default=last + 1)
 
 
 async def load_samples(

@@ -113,7 +113,9 @@ def _encode_block(work: Work, stream: Stream, block: int, rows: SealedRows, user
     said: list[tuple[int, bytes]] = []
     time = float(rows.rows.times[-1]) if len(rows.seqs) else None
     if len(rows.seqs):
-        said += [(FRESH_HEAD, pack_head(rows)), *tiles_of(rows.rows)]
+        said.append((FRESH_HEAD, pack_head(rows)))
+    if first >= stream.thinned_to:  # else what is left of the layers is in the pyramid, and stays there
+        said += tiles_of(rows.rows)
     if len(user.steps):
         said.append((FRESH_USER, pack_user(joined_user([user]))))
     key = {"writer": stream.id, "first": first, "last": first + BLOCK - 1, "time": time}
@@ -130,7 +132,7 @@ def _finest(stream: Stream, rows: StepRows, user: ScalarRows, modules: Modules) 
     if len(rows.steps):
         found.append((pyramid.SCALARS, reduction.scalars_of(rows, FINEST, moments=True), "<f8"))
         dtype = "<f8" if rows.layers.dtype == np.float64 else "<f4"
-        if rows.layers.shape[1]:
+        if rows.layers.shape[1] and rows.steps[0] >= stream.thinned_to:
             layers = reduction.layers_of(rows, FINEST, moments=True)
             found.append((pyramid.LAYERS, pyramid.trimmed(layers), dtype))
             owners = reduction.modules_of_rows(rows, modules, stream.norm_type, FINEST)
