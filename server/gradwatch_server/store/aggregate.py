@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from .decode import Floats, Mask, Steps
 
 Counts = NDArray[np.uint32]
+
+_FEW: Final = 4  # rows of a column that are put together slice by slice, in whatever order they lie in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,15 @@ def reduce_rows(
 def reduce_at(ufunc: np.ufunc, values: NDArray[Any], starts: NDArray[np.intp], dtype: Any = None) -> NDArray[Any]:
     """``ufunc.reduceat`` over the rows; several times as fast where all columns have the same number of rows."""
     rows, columns = len(values), len(starts)
-    if columns and rows % columns == 0 and np.array_equal(starts, np.arange(0, rows, rows // columns)):
-        alike = values.reshape(columns, rows // columns, -1)
-        found: NDArray[Any] = ufunc.reduce(alike, axis=1, dtype=dtype)
+    found: NDArray[Any]
+    each = rows // max(1, columns)
+    if columns and each * columns == rows and (starts[1:] - starts[:-1] == each).all():
+        if each > _FEW:
+            found = ufunc.reduce(values.reshape(columns, each, -1), axis=1, dtype=dtype)
+            return found
+        found = values[::each] if dtype is None else values[::each].astype(dtype)
+        for at in range(1, each):
+            found = ufunc(found, values[at::each], dtype=dtype)
         return found
     found = ufunc.reduceat(values, starts, axis=0, dtype=dtype)
     return found
@@ -159,13 +167,13 @@ def merge(columns: Steps, parts: Aggregate) -> tuple[Steps, Aggregate]:
     if last is not None and last_step is not None:
         last, last_step = _latest(columns, starts, last, last_step)
     with np.errstate(over="ignore", invalid="ignore"):
-        total = np.add.reduceat(np.ascontiguousarray(parts.total), starts, axis=0)
+        total = reduce_at(np.add, parts.total, starts)
     return columns[starts], Aggregate(
-        np.minimum.reduceat(parts.minimum, starts, axis=0),
-        np.maximum.reduceat(parts.maximum, starts, axis=0),
+        reduce_at(np.minimum, parts.minimum, starts),
+        reduce_at(np.maximum, parts.maximum, starts),
         total,
-        np.add.reduceat(parts.count, starts, axis=0, dtype=np.uint32),
-        np.add.reduceat(parts.nonfinite, starts, axis=0, dtype=np.uint32),
+        reduce_at(np.add, parts.count, starts, np.uint32),
+        reduce_at(np.add, parts.nonfinite, starts, np.uint32),
         last,
         last_step,
     )

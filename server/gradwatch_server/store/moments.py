@@ -67,4 +67,4 @@ def merge_moments(columns: Steps, parts: Moments) -> Moments:
     if len(starts) == len(columns):
         return parts
     with np.errstate(over="ignore", invalid="ignore"):
-        return Moments(*(np.add.reduceat(values, starts, axis=0, dtype=values.dtype) for values in parts.fields()))
+        return Moments(*(reduce_at(np.add, values, starts, values.dtype) for values in parts.fields()))
