@@ -12,7 +12,7 @@ from .decode import Floats, Mask, Steps
 
 Counts = NDArray[np.uint32]
 
-_FEW: Final = 4  # rows of a column that are put together slice by slice, in whatever order they lie in memory
+_FEW: Final = 4  # rows of a column, as many as a bucket of the pyramid has children
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +125,21 @@ def reduce_rows(
 
 
 def reduce_at(ufunc: np.ufunc, values: NDArray[Any], starts: NDArray[np.intp], dtype: Any = None) -> NDArray[Any]:
-    """``ufunc.reduceat`` over the rows; several times as fast where all columns have the same number of rows."""
-    rows, columns = len(values), len(starts)
+    """``ufunc.reduceat`` over the rows, only faster.
+
+    Columns of few rows each are always added from the first row to the last, so that their sums do not depend on the
+    columns beside them: NumPy's own order does, on shape and memory.
+    """
+    rows = np.diff(np.append(starts, len(values)))
     found: NDArray[Any]
-    each = rows // max(1, columns)
-    if columns and each * columns == rows and (starts[1:] - starts[:-1] == each).all():
-        if each > _FEW:
-            found = ufunc.reduce(values.reshape(columns, each, -1), axis=1, dtype=dtype)
-            return found
-        found = values[::each] if dtype is None else values[::each].astype(dtype)
-        for at in range(1, each):
-            found = ufunc(found, values[at::each], dtype=dtype)
+    if rows.max(initial=0) <= _FEW:
+        found = values[starts].astype(values.dtype if dtype is None else dtype, copy=False)
+        for at in range(1, int(rows.max(initial=0))):
+            more = np.flatnonzero(rows > at)
+            found[more] = ufunc(found[more], values[starts[more] + at], dtype=dtype)
+        return found
+    if (rows == rows[0]).all():
+        found = ufunc.reduce(values.reshape(len(starts), int(rows[0]), -1), axis=1, dtype=dtype)
         return found
     found = ufunc.reduceat(values, starts, axis=0, dtype=dtype)
     return found
