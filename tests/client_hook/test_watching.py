@@ -59,7 +59,7 @@ def test_the_promised_arguments_are_all_there() -> None:
     promised = (
         "model optimizer clip nonfinite project name group tags config total_steps start_step layers sample_budget "
     )
-    promised += "probe probe_budget control fold server mode"
+    promised += "probe probe_budget control on_checkpoint fold server mode"
     assert names == promised.split()
     assert set(gradwatch.__all__) == set(dir(gradwatch))
 
