@@ -41,7 +41,7 @@ class Control:
 
     def __init__(self, offered: Iterable[str], names: Iterable[str], on_checkpoint: OnCheckpoint | None = None) -> None:
         self.should_stop = False
-        self._offered = frozenset(offered)
+        self._offered = sorted(offered)
         self._on_checkpoint = on_checkpoint
         # Ranks know each other's monitors by their parameters and, where they watch such a model again, by order.
         self._channel = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
@@ -87,7 +87,7 @@ class Control:
         """Why this rank cannot do what is asked; empty: it can."""
         name = command.get("command")
         if name not in self._offered:
-            return f"{name!r} is not among what its script offers, which is {', '.join(sorted(self._offered))}"
+            return f"{name!r} is not among what its script offers, which is {', '.join(self._offered)}"
         if name != SET_THRESHOLD:
             return ""
         if not self._is_own_threshold:
