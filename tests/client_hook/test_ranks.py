@@ -33,7 +33,6 @@ def test_a_process_group_knows_better_and_gives_its_store(monkeypatch: pytest.Mo
         assert ranks.can_talk() and (ranks.rank(), ranks.world_size()) == (0, 1)
         ranks.shared_store().set("word", "told")
         assert ranks.shared_store().get("word") == b"told"
-        assert any("word" in key for key in known.list_keys()) if hasattr(known, "list_keys") else known.num_keys()
     finally:
         dist.destroy_process_group()
     assert ranks.shared_store() is None and ranks.rank() == 5
