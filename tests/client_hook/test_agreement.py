@@ -174,7 +174,7 @@ def test_a_rank_that_does_not_listen_is_named_and_nobody_acts(monkeypatch: pytes
 def test_what_one_rank_cannot_do_nobody_does() -> None:
     ranks = trainings(one_store(3), [lambda: 0.002] * 3, {1: "it has no threshold"})
     ranks[0].agreement.ask(WANTED)
-    until(lambda: all(rank.obstacles for rank in ranks))
+    until(lambda: ranks[0].obstacles and ranks[1].obstacles)  # the third need not have looked before it was over
     for rank in ranks:
         rank.end()
     assert {obstacle for rank in ranks for _, obstacle in rank.obstacles} == {"rank 1: it has no threshold"}
@@ -187,7 +187,7 @@ def test_nobody_acts_when_a_rank_stands_still_and_the_others_go_on(monkeypatch: 
     ranks = trainings(one_store(3), [lambda: 0.002, lambda: 0.002, lambda: stands.wait(20) * 0.0 + 0.002])
     time.sleep(0.5)
     ranks[0].agreement.ask(WANTED)
-    until(lambda: ranks[0].obstacles and ranks[1].obstacles)
+    until(lambda: ranks[0].obstacles)
     stands.set()
     ((_, obstacle),) = ranks[0].obstacles
     assert "waited 0.3 s for the others at step" in obstacle
