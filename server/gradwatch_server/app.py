@@ -101,5 +101,6 @@ async def _guarded(task: Any) -> None:
 async def _bad_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
+    # The kinds of command are in there, too, though the sender wrote none of them as a field.
+    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body", *control.COMMANDS))
     return JSONResponse({"detail": f"'{where or 'the body'}' is not right: {first['msg']}"}, 422)

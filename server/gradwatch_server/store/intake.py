@@ -25,6 +25,7 @@ MOST_USER_SERIES: Final = 1_000
 HOOK_EVENTS: Final = frozenset(
     {"fallback", "degraded", "overflow", "dropped", "wiring", "fold", "detached", "probe", "probe_tripwire"}
 )
+CONTROL_EVENT: Final = "control"  # by which a hook says what became of a command
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class Batch:
         self._say_event(
             writer,
             frame,
-            kind="hook" if name in HOOK_EVENTS else "user",
+            kind="hook" if name in HOOK_EVENTS else "control" if name == CONTROL_EVENT else "user",
             step=frames.check_count("'step'", header.get("step")),
             time=checks.moment(header, "time"),
             name=name,
