@@ -16,6 +16,9 @@ from gradwatch.journal import step_columns
 from gradwatch_server.settings import Settings as ServerSettings
 from torch import nn
 
+from tests.processes import ServerProcess
+from tests.server.stream import Socket, Writer
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CLIPPING = (ROOT / "docs" / "clipping.md").read_text()
@@ -65,6 +68,25 @@ def test_the_probe_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         world["optimizer"].step()
     assert monitor._writer._prober.points > 3 and monitor._writer._prober.is_active
     monitor.finish()
+
+
+@pytest.mark.parametrize("text", [README.split("## Read runs back")[1], (ROOT / "docs" / "reading.md").read_text()])
+def test_reading_back_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ServerProcess(tmp_path / "gradwatch") as server:
+        layers = ["encoder.0.weight", "encoder.0.bias", "decoder.weight"]
+        writer = Writer(layers, project="lm", run="baseline", name="baseline", config={"lr": 3e-4})
+        with Socket(server.url, "/api/ingest") as socket:
+            socket.store(writer, writer.opening() + writer.steps(range(300), [1, 2, 3], loss=range(300)))
+            socket.store(writer, writer.event("checkpoint", "step 5", 5) + writer.finish())
+        monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path / "gradwatch"))
+        monkeypatch.chdir(tmp_path)
+        world: dict[str, Any] = {"gradwatch": gradwatch, "print": lambda *found: None}
+        exec(text.split("```python\n")[1].split("```")[0], world)
+    assert world["run"].id == writer.run and (tmp_path / "baseline.parquet").read_bytes()[:4] == b"PAR1"
+    layered = world["norms"] if "norms" in world else world["layers"]
+    assert layered.names == layers[:2] and (layered.max == [1, 2]).all()
+    loss = world["loss"] if "loss" in world else world["series"]
+    assert (loss["loss"] == loss.steps).all()
 
 
 def test_every_setting_stands_in_the_table_and_no_other() -> None:

@@ -98,7 +98,7 @@ def test_parquet_says_what_it_holds(server: Served) -> None:
 def test_polars_reads_it(server: Served, tmp_path: Path) -> None:
     writer = Writer(["a"], project="exported", run="polars")
     with server.ingest() as socket:
-        socket.store(writer, writer.opening() + writer.steps(np.arange(4), [[1], [np.nan], [np.inf], [0.1]]))
+        socket.store(writer, writer.opening() + writer.steps(np.arange(4), np.array([[1], [np.nan], [np.inf], [0.1]])))
     (tmp_path / "run.parquet").write_bytes(
         httpx.get(f"{server.url}/api/runs/{writer.run}/export?format=parquet").content
     )
