@@ -28,8 +28,6 @@ def read_series(fetcher: Fetcher, path: str, first: int | None, query: Mapping[s
     joined = _joined(parts)
     values = {name: joined[f"{name}.value"] for name in names}
     present = {name: numbers.view(np.uint64) != frames.MISSING_BITS for name, numbers in values.items()}
-    for name, there in present.items():
-        values[name][~there] = np.nan  # the plain one
     return Series(joined["step"], joined["time"], values, present)
 
 
