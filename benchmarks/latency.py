@@ -3,8 +3,8 @@
 --runs simulated trainings of --layers layers take --rate steps a second for --seconds, each over a socket of its own,
 in --processes processes, with frames as the hook's. They send as its sender does: a watched run every step at once,
 another all of its new steps once a second. --watched runs have a viewer each, who follows the last minute with all
-layers. Measured are milliseconds from the moment at which a step would lie in the spool: to the ack (durable), and until the
-viewer has the columns that it is in. The first --warm-up seconds do not count.
+layers. Measured are milliseconds from the moment at which a step would lie in the spool: to the ack (durable), and
+until the viewer has the columns that it is in. The first --warm-up seconds do not count.
 
     python -m benchmarks.latency [--runs 200] [--rate 10] [--layers 1000] [--seconds 60] [--watched 20]
 
@@ -43,7 +43,7 @@ from benchmarks.stream import Norms, Training, walking_norms
 _PACE: Final = 1.0  # seconds between two sends of a run that nobody watches
 _SPAN: Final = 60.0  # seconds that a viewer follows
 _START_SECONDS: Final = 120
-_LINGER: Final = 3.0  # seconds in which the last acks and columns may come
+_LINGER: Final = 2.0  # seconds in which the last acks and columns may come
 _POOL: Final = 256
 
 Times = dict[int, float]  # step -> time.monotonic()
@@ -137,7 +137,7 @@ async def _train(numbers: Sequence[int], plan: Plan, barrier: Barrier, found: Qu
         begin = time.monotonic() + 0.5
         async with asyncio.TaskGroup() as trainings:
             for at, (number, simulated) in enumerate(all_of.items()):
-                phase = at / len(all_of) / plan.rate
+                phase = at / len(all_of) * _PACE  # as trainings that know nothing of each other
                 trainings.create_task(simulated.run(plan, begin + phase))
                 trainings.create_task(simulated.send(sockets[number]))
         await asyncio.sleep(_LINGER)
