@@ -18,7 +18,7 @@ _OWN: Final = {
     "doctor": "gradwatch.doctor:doctor",
     "export": "gradwatch.export:export",
 }
-_SERVER: Final = ("serve", "token")
+_SERVER: Final = ("backup", "serve", "token")
 
 
 class Commands(click.Group):

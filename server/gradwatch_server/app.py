@@ -24,6 +24,7 @@ from .ingest import Ingest
 from .lifecycle import Lifecycle
 from .live import Live
 from .notify import Notifier
+from .retention import Retention
 from .settings import Settings
 from .store import deletion
 from .store.store import Store
@@ -54,7 +55,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         await store.open()
-        work = (judge.run(), notifier.run(), lifecycle.run(), deletion.sweep(store))
+        work = [judge.run(), notifier.run(), lifecycle.run(), deletion.sweep(store)]
+        if settings.keep_raw_days is not None:
+            work.append(Retention(store, settings.keep_raw_days * 86_400).run())
         tasks = [asyncio.create_task(_guarded(task)) for task in work]
         try:
             yield

@@ -47,7 +47,8 @@ async def get_layers(
     if columns == 0:
         return await _raw(store.queries, view, (low, high), match)
     count = len(await store.queries.layers(view.run))
-    width = choose_width(low, high, columns, count)
+    thinned_to = view.thinned_to if metric == "grad_norm" else 0
+    width = choose_width(low, high, columns, count, thinned_to)
     if metric == "grad_norm":
         found = await store.queries.reduce(view, low, high, width, by, names=[])
     else:
