@@ -42,6 +42,13 @@ def table_bytes(folder: Path) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
+def free_bytes(folder: Path) -> int:
+    """Of the database file, where nothing lies any more and what comes next goes: the hot log was there, as a rule."""
+    with reading(folder) as connection:
+        free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size"))
+    return int(free * size)
+
+
 def file_bytes(folder: Path) -> int:
     """The database and its write-ahead log."""
     files = (folder / f"gradwatch.db{ending}" for ending in ("", "-wal"))

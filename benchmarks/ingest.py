@@ -2,9 +2,9 @@
 
 A real ``gradwatch serve`` on SQLite, and so many processes that each stream a run of 4,000 layers to it, in frames
 built beforehand, as the hook's sender does: messages of 128 KiB, at most 8 MiB not acked. A point is one layer's norm
-at one step. "Durable" counts until the last ack only. CPU seconds are those of the whole work, "B/point" the bytes of
-the database once the server has ended. Every case is measured --repeats times: what the lines of one case lie apart is
-the machine's doing.
+at one step. "Durable" counts until the last ack only. CPU seconds are those of the whole work, "MB" the size of the
+database once the server has ended, "B/point" the same without the pages that the hot log has left free. Every case is
+measured --repeats times: what the lines of one case lie apart is the machine's doing.
 
     python -m benchmarks.ingest [--steps 2048] [--layers 4000] [--writers 1,4] [--repeats 2] [--peers]
 
@@ -29,7 +29,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.database import await_settled, file_bytes
+from benchmarks.database import await_settled, file_bytes, free_bytes
 from benchmarks.delivery import deliver, messages
 from benchmarks.machine import machine
 from benchmarks.peers.environment import ROOT, clean, default_folder, prepare
@@ -56,12 +56,14 @@ class Result:
     server_cpu: float
     client_cpu: float
     bytes: int
+    free: int
 
     def line(self) -> str:
+        kept = (self.bytes - self.free) / self.points
         durable = f"{self.points / self.durable / 1e6:8.2f}" if self.durable else f"{'':8}"
         return (
             f"{self.title:24} {self.points:12} {self.points / self.seconds / 1e6:10.2f} {durable} "
-            f"{self.server_cpu:8.2f} {self.client_cpu:8.2f} {self.bytes / 1e6:8.1f} {self.bytes / self.points:8.2f}"
+            f"{self.server_cpu:8.2f} {self.client_cpu:8.2f} {self.bytes / 1e6:8.1f} {kept:8.2f}"
         )
 
 
@@ -88,7 +90,8 @@ def ingest(writers: int, layers: int, steps: int) -> Result:
         client = sum(result[2] for result in results)
         title = f"gradwatch, {writers} writer{'s' if writers > 1 else ''}"
         points = writers * layers * steps
-        return Result(title, points, settled - begun, ended - begun, used, client, file_bytes(folder))
+        size = file_bytes(folder), free_bytes(folder)
+        return Result(title, points, settled - begun, ended - begun, used, client, *size)
 
 
 def _write(
@@ -123,7 +126,7 @@ def log_by(peer: str, python: str, layers: int, steps: int) -> Result:
             raise SystemExit(f"{peer} failed:\n{done.stderr[-3000:]}")
         said: dict[str, Any] = json.loads(out.read_text())
         title = f"{PEERS[peer]} {said['version']}"
-        return Result(title, layers * steps, said["seconds"], 0.0, said["beside"], said["cpu"], kept_bytes(folder))
+        return Result(title, layers * steps, said["seconds"], 0.0, said["beside"], said["cpu"], kept_bytes(folder), 0)
 
 
 def options() -> argparse.Namespace:

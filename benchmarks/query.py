@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from benchmarks.database import await_settled, file_bytes
+from benchmarks.database import await_settled, file_bytes, free_bytes
 from benchmarks.filling import fill
 from benchmarks.machine import machine, percentiles
 from benchmarks.peers.runs import end_by_terminating
@@ -75,7 +75,7 @@ def serving(size: Size, keep: Path | None) -> Iterator[Path]:
             seconds = time.monotonic() - begun
             print(
                 f"filled {size.steps} steps x {size.layers} layers in {seconds:.0f} s, "
-                f"{file_bytes(folder) / points:.2f} bytes a point",
+                f"{(file_bytes(folder) - free_bytes(folder)) / points:.2f} bytes a point",
                 file=sys.stderr,
                 flush=True,
             )

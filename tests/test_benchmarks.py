@@ -46,7 +46,7 @@ def test_query(tmp_path: Path) -> None:
 def test_disk(tmp_path: Path) -> None:
     sizes = ["--steps", "64", "--layers", "64", "--copies", "1", "--models", "convolutions"]
     found = numbers(tmp_path, "disk", *sizes, "--folder", str(tmp_path / "norms"))
-    layers, steps, tiles, pyramid, rest, whole, _ = found["convolutions"]
+    layers, steps, tiles, pyramid, rest, whole, _, _ = found["convolutions"]
     assert (layers, steps) == (14, 64) and whole == pytest.approx(tiles + pyramid + rest, abs=0.03) and tiles > 1
     (recorded,) = (tmp_path / "norms").iterdir()
     assert recorded.stat().st_size == 128 + 4 * 14 * 64

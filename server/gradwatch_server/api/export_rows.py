@@ -60,7 +60,10 @@ class ExportRows:
 
     async def pieces(self) -> AsyncIterator[RawRows]:
         """Pieces of bounded size in step order. Between two of them nothing of the database is held."""
-        found = cast(AsyncGenerator[tuple[int, int, RawRows]], self.queries.pieces(self.view, *self.steps))
+        found = cast(
+            AsyncGenerator[tuple[int, int, RawRows]],
+            self.queries.pieces(self.view, *self.steps, layers=bool(self.layers)),
+        )
         async with aclosing(found):
             while True:
                 # By turns with other heavy queries, but never while a slow taker makes this one wait.
