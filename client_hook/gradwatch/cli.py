@@ -16,6 +16,7 @@ _OWN: Final = {
     "sync": "gradwatch.cli:sync",
     "demo": "gradwatch.demo.command:demo",
     "doctor": "gradwatch.doctor:doctor",
+    "export": "gradwatch.export:export",
 }
 _SERVER: Final = ("backup", "serve", "token")
 
