@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 _numbers = count(1)
 
 
@@ -60,6 +62,16 @@ class PostgreSQL:
         """The path of the Unix socket that it listens on."""
         about = self._server.get_postmaster_info()
         return f"{about.socket_dir}/.s.PGSQL.{about.port or 5432}"
+
+    @property
+    def process(self) -> psutil.Process:
+        """The first of its processes; the others are its children."""
+        return psutil.Process(self._server.get_postmaster_info().pid)
+
+    def drop_connections(self, database: str) -> None:
+        """Cut all connections to the database at this address, in whatever they are doing."""
+        name = database.partition("?")[0].rpartition("/")[2]
+        self.say(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}';")
 
     @property
     def user(self) -> str | None:

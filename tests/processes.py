@@ -64,6 +64,11 @@ class Process:
             self.end()
 
 
+# One for all questions: making one reads the system's certificates, which takes longer than most answers. It keeps no
+# connection open, because servers come and go.
+_CLIENT = httpx.Client(timeout=30, verify=False, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 class Asking:
     """Questions to the server at ``url``."""
 
@@ -71,7 +76,7 @@ class Asking:
 
     def get(self, path: str, **options: Any) -> Any:
         """The JSON of an answer that must be 200."""
-        answer = httpx.get(self.url + path, timeout=30, **options)
+        answer = _CLIENT.get(self.url + path, **options)
         assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
         return answer.json()
 

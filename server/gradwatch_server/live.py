@@ -18,6 +18,7 @@ from .hub import Hub, Viewer
 from .snapshots import encode_columns
 from .store import runs
 from .store.columns import Metric
+from .store.engine import tell
 from .store.queries import Reduced
 from .store.store import Store
 from .store.views import View
@@ -89,9 +90,9 @@ class _Session:
                 await self._send_news()
             except WebSocketDisconnect:
                 return
-            except Exception:
+            except Exception as error:
                 # The viewer connects again and begins with a snapshot; going on could leave it with a hole.
-                log.exception("a viewer could not be served")
+                tell(log, "a viewer could not be served", error)
                 with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                     await self._websocket.close(1011, "the server failed; connect again")
                 return

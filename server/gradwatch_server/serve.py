@@ -78,7 +78,7 @@ def _try_database(settings: Settings) -> None:
     async def attempt() -> None:
         engines = open_engines(settings.database_url)
         try:
-            await upgrade(engines.write)
+            await upgrade(engines.plain)
         finally:
             await engines.dispose()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
@@ -18,20 +18,25 @@ OpenSession = Callable[[str], AbstractContextManager[Session]]
 @pytest.fixture(params=["sqlite", "postgresql"])
 def open_session(request: pytest.FixtureRequest, tmp_path: Path) -> OpenSession:
     """Opens a session on an empty database, as often as called; the test runs once for each kind."""
-    server: PostgreSQL | None = None
-    if request.param == "postgresql":
-        server = request.getfixturevalue("postgresql")
-    numbers = count()  # its __next__ is atomic: cells open their sessions side by side
-
-    def opened(about: str) -> AbstractContextManager[Session]:
-        place = tmp_path / f"{request.param}{next(numbers)}"
-        return session(place, server.new_database() if server else "", f"{request.node.name} {about}".strip())
-
-    return opened
+    server = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    return _sessions(tmp_path / request.param, request.node.name, server)
 
 
 @pytest.fixture
-def one_session(open_session: OpenSession) -> Iterator[Session]:
-    """A session on an empty database of either kind."""
-    with open_session("") as opened:
-        yield opened
+def open_sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> OpenSession:
+    return _sessions(tmp_path / "sqlite", request.node.name, None)
+
+
+@pytest.fixture
+def open_postgresql(request: pytest.FixtureRequest, tmp_path: Path, postgresql: PostgreSQL) -> OpenSession:
+    return _sessions(tmp_path / "postgresql", request.node.name, postgresql)
+
+
+def _sessions(place: Path, test: str, server: PostgreSQL | None) -> OpenSession:
+    numbers = count()  # asking it for the next one is atomic: cells open their sessions side by side
+
+    def opened(about: str) -> AbstractContextManager[Session]:
+        database = server.new_database() if server else ""
+        return session(place.with_name(f"{place.name}{next(numbers)}"), database, f"{test} {about}".strip())
+
+    return opened

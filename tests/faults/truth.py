@@ -29,7 +29,8 @@ class Truth:
     @property
     def kept(self) -> NDArray[Any]:
         """The steps that the spool took."""
-        return self.steps[self.steps["taken"] == 1]
+        kept: NDArray[Any] = self.steps[self.steps["taken"] == 1]
+        return kept
 
     def check(self, server: Asking, *, whole: bool = True) -> int:
         """Every step is stored once, in order, bit for bit, or was told as dropped; gives how many are stored.

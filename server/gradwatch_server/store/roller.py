@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from . import reading, rollup, tables, upsert
 from .decode import ScalarRows, StepRows
+from .engine import tell
 from .modules import modules_of
 from .reading import Books, Stream, load_streams
 from .rollup import FANOUT, LEVELS, Numbered
@@ -54,8 +55,8 @@ class Roller:
             try:
                 while await self.once():
                     pass
-            except Exception:
-                log.exception("the roll-up failed and will be tried again")
+            except Exception as error:
+                tell(log, "the roll-up failed and will be tried again", error)
                 self._wake.set()
                 await asyncio.sleep(_AFTER_FAILURE)
             await asyncio.sleep(_PAUSE)
