@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -42,8 +44,8 @@ class PostgreSQL:
                 found._server.cleanup()
 
     def say(self, sql: str) -> str:
-        """Run ``sql`` by psql in the first database; its output."""
-        found: str = self._server.psql(sql)
+        """Run ``sql`` by psql in the first database; its output. Raises CalledProcessError where it fails."""
+        found: str = self._server.psql("\\set ON_ERROR_STOP on\n" + sql)
         return found
 
     def new_database(self, tablespace: Path | None = None) -> str:
@@ -73,11 +75,17 @@ class PostgreSQL:
         name = database.partition("?")[0].rpartition("/")[2]
         self.say(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}';")
 
-    @property
-    def user(self) -> str | None:
-        """The system's user that it runs as; None: that of the tests."""
-        name: str | None = self._server.system_user
-        return name
+    def own(self, folder: Path) -> None:
+        """Make ``folder`` its own, and let it come there: as root the tests run it under another user."""
+        if self._server.system_user is not None:
+            shutil.chown(folder, self._server.system_user)
+            for parent in folder.parents:
+                parent.chmod(parent.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
+
+    def drop_database(self, address: str) -> None:
+        """And its tablespace, if it has one."""
+        name = address.partition("?")[0].rpartition("/")[2]
+        self.say(f"drop database {name} with (force); drop tablespace if exists {name};")
 
     def stop(self, mode: str = "fast") -> None:
         """End it as ``pg_ctl stop`` does; mode "immediate" is a crash."""
