@@ -169,9 +169,7 @@ def go_through_impostors(open_session: OpenSession) -> None:
 
 
 @contextmanager
-def streaming_through_network(
-    open_session: OpenSession, about: str
-) -> Iterator[tuple[Session, ForkedServer, Network]]:
+def streaming_through_network(open_session: OpenSession, about: str) -> Iterator[tuple[Session, ForkedServer, Network]]:
     """A client streams through the network while the block lasts; then all that it produced must be there."""
     with open_session(about) as session, session.server() as server:
         where = urlsplit(server.url)
