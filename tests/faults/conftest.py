@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -35,8 +35,13 @@ def open_postgresql(request: pytest.FixtureRequest, tmp_path: Path, postgresql: 
 def _sessions(place: Path, test: str, server: PostgreSQL | None) -> OpenSession:
     numbers = count()  # asking it for the next one is atomic: cells open their sessions side by side
 
-    def opened(about: str) -> AbstractContextManager[Session]:
+    @contextmanager
+    def opened(about: str) -> Iterator[Session]:
         database = server.new_database() if server else ""
-        return session(place.with_name(f"{place.name}{next(numbers)}"), database, f"{test} {about}".strip())
+        folder = place.with_name(f"{place.name}{next(numbers)}")
+        with session(folder, database, f"{test} {about}".strip()) as one:
+            yield one
+        if server:
+            server.drop_database(database)
 
     return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +64,13 @@ def side_by_side(cells: Iterable[Callable[[], None]], most: int = 5) -> None:
 
 @contextmanager
 def session(directory: Path, database: str, about: str) -> Iterator[Session]:
-    """A session whose random choices are told, so that a failure can be played again."""
+    """A session whose random choices are told, so that a failure can be played again; its folder goes if it ends well.
+
+    A soak has hundreds of them.
+    """
     seed = int(os.environ.get("GRADWATCH_FAULT_SEED") or random.SystemRandom().randrange(2**32))
     sys.stdout.write(f"{about}: GRADWATCH_FAULT_SEED={seed}\n")
     directory.mkdir(exist_ok=True)
     yield Session(directory, database, random.Random(seed))
+    if SOAK > 1:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.faults.logged_training import NAN_STEP
 from tests.faults.sessions import session
 from tests.network import Network
-from tests.processes import Asking, Process, ServerProcess, clean_environment, python
+from tests.processes import Asking, Process, clean_environment, python
 
 HERE = Path(__file__).parent
 STEPS = 100_000  # at most; it is told to end after the last fault
@@ -99,17 +99,3 @@ def _same_but_for_the_nan(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
     """A NaN's payload is nobody's promise; every other bit must be the same."""
     other = ours["step"] != NAN_STEP
     return ours[other].tobytes() == theirs[other].tobytes() and bool(np.isnan(ours["total_norm"][~other]).all())
-
-
-@pytest.mark.timeout(120)
-def test_after_the_spool_and_before_the_server(tmp_path: Path) -> None:
-    """The training ends while no server lives; a later ``gradwatch serve`` shows all of it."""
-    with ServerProcess(tmp_path) as server, start_training(tmp_path, 500) as training:
-        server.await_json("/api/runs", lambda found: found["runs"])
-        server.kill()
-        assert training.wait(60) == 0, training.output
-    assert "waits in" in training.output
-    with ServerProcess(tmp_path) as later:
-        check_against_the_trainers_log(later, tmp_path)
-        check_alerts_were_raised_once(later)
-    assert list((tmp_path / "spool").iterdir()) == []

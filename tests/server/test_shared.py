@@ -22,7 +22,7 @@ def test_an_answer_is_worked_out_once_for_all_who_wait_and_anew_for_those_who_co
         shared = Shared()
         assert await asyncio.gather(*(shared.get("a", work_out) for _ in range(10))) == [1] * 10
         assert await shared.get("a", work_out) == 2
-        assert await asyncio.gather(shared.get("a", work_out), shared.get("b", work_out)) == [3, 4]
+        assert await asyncio.gather(*(shared.get(key, work_out) for key in "ab")) == [3, 4]
 
     asyncio.run(scenario())
 
