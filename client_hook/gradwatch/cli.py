@@ -17,7 +17,7 @@ _OWN: Final = {
     "demo": "gradwatch.demo.command:demo",
     "doctor": "gradwatch.doctor:doctor",
 }
-_SERVER: Final = ("serve", "token")
+_SERVER: Final = ("backup", "serve", "token")
 
 
 class Commands(click.Group):

@@ -56,6 +56,7 @@ class Judge:
         self._waiting: set[str] = set()
         self._wake = asyncio.Event()
         store.on_commit(self._committed)
+        store.sealer.waits_for_rules = True
 
     def _committed(self, changes: dict[str, RunChange]) -> None:
         for change in changes.values():
@@ -87,6 +88,7 @@ class Judge:
             if judged:
                 self._reached("before_rules")
                 changes = await self._store.writer.run(lambda connection, all=judged: self._keep(connection, all))  # type: ignore[misc]
+                self._store.sealer.wake()
                 self._store.publish(changes)
                 if any(change.alerts for change in changes.values()):
                     self._wake_notifier()

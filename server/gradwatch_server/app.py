@@ -25,6 +25,7 @@ from .lifecycle import Lifecycle
 from .live import Live
 from .notify import Notifier
 from .pulse import Pulse
+from .retention import Retention
 from .settings import Settings
 from .store import deletion
 from .store.engine import AWAY, tell, trouble
@@ -44,8 +45,8 @@ def create_app(
 ) -> FastAPI:
     """The application for ``settings``.
 
-    ``reached`` is called at the boundaries "received", "before_commit", "after_commit" and "before_rules", so that a
-    test can stop the process exactly there.
+    ``reached`` is called at the boundaries "received", "before_commit", "after_commit", "before_rules", "before_seal"
+    and "after_seal", so that a test can stop the process exactly there.
     """
     hub = Hub()
     store = Store(settings.database_url, reached)
@@ -59,7 +60,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         await store.open()
-        work = (pulse.run, judge.run, notifier.run, lifecycle.run, lambda: deletion.sweep(store))
+        work = [pulse.run, judge.run, notifier.run, lifecycle.run, lambda: deletion.sweep(store)]
+        if settings.keep_raw_days is not None:
+            work.append(Retention(store, settings.keep_raw_days * 86_400).run)
         tasks = [asyncio.create_task(_kept_at(task)) for task in work]
         try:
             yield
@@ -106,7 +109,8 @@ async def _kept_at(task: Callable[[], Awaitable[None]]) -> None:
 async def _bad_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
+    # The kinds of command are in there, too, though the sender wrote none of them as a field.
+    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body", *control.COMMANDS))
     return JSONResponse({"detail": f"'{where or 'the body'}' is not right: {first['msg']}"}, 422)
 
 

@@ -72,7 +72,7 @@ def _columns(reduced: Reduced, rows: slice) -> Iterator[NDArray[Any]]:
     low, high = np.where(empty, np.nan, scalars.minimum), np.where(empty, np.nan, scalars.maximum)
     mean = scalars.mean()
     for at in range(len(reduced.names)):
-        for values in (low, high, mean, scalars.last):
+        for values in (low, high, mean, scalars.latest()[0]):
             yield values[:, at].astype("<f8")
         for counts in (scalars.count, scalars.nonfinite):
             yield counts[:, at].astype("<u4")

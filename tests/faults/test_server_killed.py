@@ -17,7 +17,7 @@ from tests.faults.sessions import SOAK, Session, side_by_side
 from tests.faults.streaming_client import ROWS
 
 KILLS = 10
-BOUNDARIES = ("received", "before_commit", "after_commit", "before_rules")
+BOUNDARIES = ("received", "before_commit", "after_commit", "before_rules", "before_seal", "after_seal")
 
 
 def await_steps(server: ForkedServer) -> None:

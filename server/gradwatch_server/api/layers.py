@@ -40,7 +40,8 @@ async def get_layers(
         raise bad_argument(f"'by' must be layer for {metric}: layers are sampled one by one, at different steps")
     low, high = steps.within(view)
     count = len(await store.queries.layers(view.run))
-    width = choose_width(low, high, columns, count)
+    thinned_to = view.thinned_to if metric == "grad_norm" else 0
+    width = choose_width(low, high, columns, count, thinned_to)
     if metric == "grad_norm":
         found = await store.queries.reduce(view, low, high, width, by, names=[])
     else:
