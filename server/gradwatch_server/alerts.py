@@ -21,6 +21,7 @@ from .rules.findings import Finding, Moment, Rows, State
 from .rules.tripwire import HookEvent
 from .store import runs, tables, upsert
 from .store.decode import decode_steps
+from .store.engine import tell
 from .store.registry import LayerBook
 from .store.store import Store
 
@@ -72,8 +73,8 @@ class Judge:
             self._wake.clear()
             try:
                 await self.drain()
-            except Exception:
-                log.exception("the rules failed and will be tried again")
+            except Exception as error:
+                tell(log, "the rules failed and will be tried again", error)
                 await asyncio.sleep(1)
                 self._waiting |= await self._left_over()
                 self._wake.set()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .store import thinning
+from .store.engine import tell
 from .store.store import Store
 
 log = logging.getLogger("gradwatch.retention")
@@ -27,8 +28,8 @@ class Retention:
         while True:
             try:
                 await self.sweep()
-            except Exception:
-                log.exception("old norms could not be thinned; it will be tried again")
+            except Exception as error:
+                tell(log, "old norms could not be thinned; it will be tried again", error)
             await asyncio.sleep(_PAUSE)
 
     async def sweep(self) -> int:

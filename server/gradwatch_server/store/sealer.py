@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from . import packing, sealing, tables
+from .engine import tell
 from .marks import Mark, Task, next_marks
 from .pyramid import GROUP
 from .reading import PIECE_BYTES, Books, Stream
@@ -53,8 +54,8 @@ class Sealer:
             try:
                 while await self.once():
                     pass
-            except Exception:
-                log.exception("sealing failed and will be tried again")
+            except Exception as error:
+                tell(log, "sealing failed and will be tried again", error)
                 self._wake.set()
                 await asyncio.sleep(_AFTER_FAILURE)
             await asyncio.sleep(_PAUSE)

@@ -34,7 +34,7 @@ class Store:
 
     async def open(self) -> None:
         """Bring the schema up to date and begin to work."""
-        await upgrade(self.engines.write)
+        await upgrade(self.engines.plain)
         self.writer.start()
         self._sealing = asyncio.create_task(self.sealer.run(), name="gradwatch sealer")
 
