@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CONTROL = (ROOT / "docs" / "control.md").read_text()
 CLIPPING = (ROOT / "docs" / "clipping.md").read_text()
-HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS"}
+HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS", "SPOOL_CAP"}
 
 
 def table(heading: str) -> str:

@@ -162,6 +162,29 @@ def decode(data: Buffer) -> Frame:
     return Frame(known, header, view[size - body_size :], checksum, size, version)
 
 
+def is_whole(data: Buffer) -> bool:
+    """Whether the frame that begins ``data`` is all there and matches its checksum, whatever it says."""
+    try:
+        size = frame_size(data)
+    except FrameError:
+        return False
+    if len(data) < size:
+        return False
+    view = memoryview(data)[:size]
+    checksum: int = _PREFIX.unpack_from(view)[5]
+    return zlib.crc32(view[PREFIX_SIZE:], zlib.crc32(view[:_CHECKSUM_AT])) == checksum
+
+
+def seq_of(data: Buffer) -> int | None:
+    """The seq of the whole frame that begins ``data``, of any version and kind; None where its header has none."""
+    header_size = _PREFIX.unpack_from(data)[3]
+    try:
+        seq = _parse_header(memoryview(data)[PREFIX_SIZE : PREFIX_SIZE + header_size]).get("seq")
+    except FrameError:
+        return None
+    return seq if isinstance(seq, int) and not isinstance(seq, bool) else None
+
+
 def decode_all(data: Buffer) -> Iterator[Frame]:
     """Every frame in ``data``, which must hold whole frames one after the other."""
     view = memoryview(data)

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 from gradwatch.discovery import find_server
-from gradwatch.sender import Delivery, Sender
+from gradwatch.delivery import Delivery
+from gradwatch.sender import Sender
 from gradwatch.settings import Settings
 from gradwatch.spool import Spool
 from numpy.typing import NDArray

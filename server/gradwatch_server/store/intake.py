@@ -38,6 +38,24 @@ class Stored:
     kind: int | None = None  # None: the frame's own
 
 
+@dataclass(slots=True)
+class _Drop:
+    """Tombstones of one writer with one reason."""
+
+    writer: WriterState
+    frame: Frame
+    rows: int = 0
+    first: int | None = None
+    last: int | None = None
+
+    def add(self, rows: int, first: int | None, last: int | None) -> None:
+        self.rows += rows
+        if first is not None:
+            self.first = first if self.first is None else min(self.first, first)
+        if last is not None:
+            self.last = last if self.last is None else max(self.last, last)
+
+
 class Batch:
     """Frames on their way into one transaction; flush() writes them. If it fails, forget() what was touched."""
 
@@ -51,6 +69,7 @@ class Batch:
         self._events: list[dict[str, Any]] = []
         self._new_series: set[tuple[str, str]] = set()
         self._restated: set[str] = set()  # runs whose state must be worked out again
+        self._drops: dict[tuple[str, str], _Drop] = {}  # by writer and reason
 
     async def add(self, frame: Frame, data: bytes | memoryview) -> WriterState:
         """Take in one frame. Raises FrameError; then nothing of the frame has been kept."""
@@ -85,6 +104,7 @@ class Batch:
 
     async def flush(self) -> None:
         """Write what add() gathered."""
+        self._say_drops()
         series = [{"run": run, "name": name} for run, name in sorted(self._new_series)]
         await upsert.insert_new(self.connection, tables.user_series, series)
         if self._frames:
@@ -232,10 +252,16 @@ class Batch:
         first, last = checks.count_or_none(header, "first_step"), checks.count_or_none(header, "last_step")
         rows = frames.check_count("'rows'", header.get("rows"))
         reason = checks.text(header, "reason")
-        where = "" if first is None else f" (steps {first} to {last})"
-        text = f"{rows} rows were dropped before they were sent{where}: {reason}"
-        self._say_event(writer, frame, kind="hook", step=first or 0, time=self.now, name="dropped", text=text)
+        self._drops.setdefault((writer.key, reason), _Drop(writer, frame)).add(rows, first, last)
         return Stored(0, first, last)
+
+    def _say_drops(self) -> None:
+        # A spool that reached its cap leaves tombstones by the thousand: those of one commit become one event.
+        for (_, reason), drop in self._drops.items():
+            where = "" if drop.first is None else f" (steps {drop.first} to {drop.last})"
+            text = f"{drop.rows} rows were dropped before they were sent{where}: {reason}"
+            about = {"kind": "hook", "step": drop.first or 0, "time": self.now, "name": "dropped", "text": text}
+            self._say_event(drop.writer, drop.frame, **about)
 
     def _finish(self, writer: WriterState, frame: Frame) -> None:
         header = frame.header
