@@ -1,14 +1,16 @@
 # make demo   a training to watch, from nothing      make test   everything that is checked
 # make lint   style, types, import arrows            make wheel  dist/gradwatch-*.whl
 # make screenshots   docs/pictures                   make benchmark   benchmarks/hook.py
+# make soak   the faults, a thousand of each kind
 
 PYTHON ?= python3
 ARGS ?=
+SOAK ?= 100
 VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel screenshots benchmark clean
+.PHONY: help demo test lint wheel screenshots benchmark soak clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +36,9 @@ screenshots: $(VENV)/.test ## Take the pictures of the README from a real traini
 
 benchmark: $(VENV)/.test ## Measure the hook against torch's own clipping
 	@$(RUN)/python -m benchmarks.hook $(ARGS)
+
+soak: $(VENV)/.test ## Let everything fail a thousand times; SOAK=10 for a tenth of it (docs/faults.md)
+	@GRADWATCH_SOAK=$(SOAK) $(RUN)/python -m pytest -p no:cacheprovider -s tests/faults $(ARGS)
 
 clean: ## Take away everything that was made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

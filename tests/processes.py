@@ -76,25 +76,19 @@ class Process:
             self.end()
 
 
-class ServerProcess(Process):
-    """``gradwatch serve`` (or ``command``) on ``directory``; ready when constructed."""
+# One for all questions: making one reads the system's certificates, which takes longer than most answers. It keeps no
+# connection open, because servers come and go.
+_CLIENT = httpx.Client(timeout=30, verify=False, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
-    def __init__(self, directory: Path, *arguments: str, command: Sequence[str] | None = None, **said: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        announced = directory / "server.json"
-        announced.unlink(missing_ok=True)  # a killed server has left its own
-        whole = [*(command or (sys.executable, "-m", "gradwatch.cli", "serve")), *(arguments or ("--port", "0"))]
-        super().__init__(whole, clean_environment(directory, **said), directory / "server.log")
-        until = time.monotonic() + 60
-        while not announced.exists():
-            if self.popen.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"the server did not start: {self.output[-2000:]}")
-            time.sleep(0.02)
-        self.url: str = json.loads(announced.read_text())["url"]
+
+class Asking:
+    """Questions to the server at ``url``."""
+
+    url: str
 
     def get(self, path: str, **options: Any) -> Any:
         """The JSON of an answer that must be 200."""
-        answer = httpx.get(self.url + path, timeout=30, **options)
+        answer = _CLIENT.get(self.url + path, **options)
         assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
         return answer.json()
 
@@ -119,6 +113,30 @@ class ServerProcess(Process):
                 found[name] += [None if value is None else float(value) for value in page["series"][name]["value"]]
             first = page["next"]
         return found
+
+
+def await_announcement(directory: Path, alive: Callable[[], bool]) -> str | None:
+    """The address that a starting server writes to server.json; None when it ends before, or takes over a minute."""
+    until = time.monotonic() + 60
+    while not (directory / "server.json").exists():
+        if not alive() or time.monotonic() > until:
+            return None
+        time.sleep(0.02)
+    address: str = json.loads((directory / "server.json").read_text())["url"]
+    return address
+
+
+class ServerProcess(Process, Asking):
+    """``gradwatch serve`` (or ``command``) on ``directory``; ready when constructed."""
+
+    def __init__(self, directory: Path, *arguments: str, command: Sequence[str] | None = None, **said: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "server.json").unlink(missing_ok=True)  # a killed server has left its own
+        whole = [*(command or (sys.executable, "-m", "gradwatch.cli", "serve")), *(arguments or ("--port", "0"))]
+        super().__init__(whole, clean_environment(directory, **said), directory / "server.log")
+        address = await_announcement(directory, lambda: self.popen.poll() is None)
+        assert address, f"the server did not start: {self.output[-2000:]}"
+        self.url = address
 
 
 def python(script: Path, environment: Mapping[str, str], log: Path, *arguments: str) -> Process:

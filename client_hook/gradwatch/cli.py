@@ -16,8 +16,9 @@ _OWN: Final = {
     "sync": "gradwatch.cli:sync",
     "demo": "gradwatch.demo.command:demo",
     "doctor": "gradwatch.doctor:doctor",
+    "export": "gradwatch.export:export",
 }
-_SERVER: Final = ("serve", "token")
+_SERVER: Final = ("backup", "serve", "token")
 
 
 class Commands(click.Group):

@@ -42,7 +42,9 @@ class Connection:
             try:
                 socket = stack.enter_context(_connect(server, token))
             except InvalidStatus as error:
-                raise ConnectionFailed(_refusal(server, error.response.status_code), final=True) from None
+                status = error.response.status_code
+                # What a proxy answers while its server is started anew (502, 503) passes by itself.
+                raise ConnectionFailed(_refusal(server, status), final=status < 500) from None
             except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError, ImportError) as error:
                 raise ConnectionFailed(f"{server} cannot be reached: {error}") from None
             yield cls(socket)

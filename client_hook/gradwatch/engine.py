@@ -21,6 +21,19 @@ SKIPPED_HERE = 1
 SKIPPED_BY_SCALER = 2
 
 
+class Call(NamedTuple):
+    """What one clip was asked to do."""
+
+    strategy: Strategy
+    nonfinite: NonFinite
+    parameters: Sequence[Tensor] | None
+    """None: all of the monitor's."""
+    loss: Tensor | float | None = None
+    scaler: Any = None
+    optimizers: Sequence[Optimizer] | None = None
+    """Those that step exactly these parameters; None: all of the monitor's."""
+
+
 class Taken(NamedTuple):
     """A step that was measured and decided, before its gradients are changed."""
 
@@ -111,6 +124,15 @@ class Engine:
         key = taken.gradients.parameters if taken.present is None else taken.present
         ready = self.fold.ready(optimizers, taken.gradients.parameters, key)
         return ready and taken.measurement.uniform
+
+
+def nonfinite_layers(taken: Taken, table: LayerTable) -> str:
+    """The names of the layers whose norm is not finite; at most eight. Waits for the device."""
+    bad = (~torch.isfinite(taken.measurement.norms)).nonzero().flatten().tolist()
+    present = taken.present
+    names = [table.layers[place if present is None else present.places[place]].name for place in bad]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) + more) or "the sum of all layers"
 
 
 def _either(one: Tensor | bool, other: Tensor) -> Tensor | bool:

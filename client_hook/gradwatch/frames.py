@@ -26,6 +26,8 @@ MAX_FRAME: Final = 1 << 20  # bytes, prefix and padding included
 MAX_LAYERS: Final = 16_384  # above it the hook records modules and scalars only
 MAX_NAME: Final = 1_024  # characters of a name of a run, layer, series or event
 MAX_COUNT: Final = 2**53 - 1  # what a browser still counts exactly
+# The one NaN of an f8 column that means "nobody gave a value"; every other NaN came out of the training.
+MISSING_BITS: Final = 0x7FF80000_6D697373
 
 MAGIC: Final = b"GW"
 _PREFIX: Final = struct.Struct("<2sBBIQI")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.clipping.through_time import ThroughTime
 from gradwatch.console import say
-from gradwatch.engine import Engine, NonFinite, Outcome, Taken
+from gradwatch.control import Control
+from gradwatch.engine import Call, Engine, NonFinite, Outcome, Taken, nonfinite_layers
 from gradwatch.layers import LayerTable
 from gradwatch.measure.execution_order import ExecutionOrder
 from gradwatch.measure.loss_scale import unscale
@@ -37,26 +38,13 @@ class NonFiniteGradientError(FloatingPointError):
     """Raised by ``monitor.clip`` under ``nonfinite="raise"``; names step and layers. The gradients are untouched."""
 
 
-class _Call(NamedTuple):
-    """What one clip was asked to do."""
-
-    strategy: Strategy
-    nonfinite: NonFinite
-    parameters: Sequence[Tensor] | None
-    """None: all of the monitor's."""
-    loss: Tensor | float | None = None
-    scaler: Any = None
-    optimizers: Sequence[Optimizer] | None = None
-    """Those that step exactly these parameters; None: all of the monitor's."""
-
-
 class Monitor:
     """Built by ``gradwatch.watch``; see there for the arguments.
 
     A copy of a monitor (``copy.deepcopy``, pickle) clips the same and records nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what watch was told, and nobody else calls it
         self,
         model: nn.Module,
         optimizers: Sequence[Optimizer],
@@ -67,6 +55,7 @@ class Monitor:
         open_sink: Callable[[int, Strategy], Sink],
         wanted: Wanted,
         fold: bool = True,
+        control: Control | None = None,
     ) -> None:
         self.strategy = strategy
         self.nonfinite = nonfinite
@@ -77,6 +66,7 @@ class Monitor:
         self._engine = Engine(self._table, self.optimizers, fold)
         self._order = ExecutionOrder(model)
         self._open_sink = open_sink
+        self._control = control
         self._writer: StepWriter | None = None
         self._through_time: list[ThroughTime] = []
         self._wiring: Wiring | None = Wiring(self.owns, self._tell_wiring)
@@ -104,6 +94,11 @@ class Monitor:
         """Whether the last step was a clip event. Waits for the device, if there is one."""
         return bool(self._clipped)
 
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asked this training to end: on all ranks from the same step on. For the loop to read."""
+        return self._control is not None and self._control.should_stop
+
     def clip(
         self, loss: Tensor | float | None = None, *, optimizer: Optimizer | None = None, scaler: Any = None
     ) -> Tensor:
@@ -124,13 +119,13 @@ class Monitor:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self._adopt(parameters)
         optimizers = None if optimizer is None else [optimizer]
-        return self._take_step(_Call(self.strategy, self.nonfinite, parameters, loss, scaler, optimizers))
+        return self._take_step(Call(self.strategy, self.nonfinite, parameters, loss, scaler, optimizers))
 
     def clip_parameters(self, parameters: Sequence[Tensor], strategy: Strategy, nonfinite: NonFinite) -> Tensor:
         """One step on ``parameters`` alone, by another strategy than the monitor's own: what the drop-ins call."""
         self._adopt(parameters)
         # By no optimizer, so nothing is folded: these gradients are clipped when the call returns, as torch's are.
-        return self._take_step(_Call(strategy, nonfinite, parameters, optimizers=()))
+        return self._take_step(Call(strategy, nonfinite, parameters, optimizers=()))
 
     def log(self, values: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record values of the user's own, such as an accuracy, at ``step`` (default: the last clipped one)."""
@@ -163,12 +158,16 @@ class Monitor:
         sink = self._writer.end() if self._writer is not None else None
         self.go_silent()
         if sink is not None:
-            sink.finish(state, reason)
+            sink.finish(state, reason or ("stopped as asked" if self.should_stop else ""))
+        if self._control is not None:
+            self._control.close()
 
     def go_silent(self) -> None:
         """From now on clip and record nothing."""
         self._open_sink = _no_sink
         self._writer = None
+        if self._control is not None:
+            self._control.let_go()
 
     def detach(self) -> None:
         """Stop watching: the same as ``finish``."""
@@ -206,7 +205,7 @@ class Monitor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._through_time = []
-        self._wiring = None
+        self._wiring = self._control = None
         self._order = ExecutionOrder(nn.Module())
         self._order.close()
         self._engine = Engine(self._table, self.optimizers, fold=False)
@@ -219,7 +218,9 @@ class Monitor:
             self._writer.table_has_grown()
 
     @_uncompiled
-    def _take_step(self, call: _Call) -> Tensor:
+    def _take_step(self, call: Call) -> Tensor:
+        if self._control is not None:
+            self._control.begin_step(self, call.strategy)
         # What torch.no_grad() does, for a tenth of its price, which is one percent of a clip of 144 tensors.
         grad_mode = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
@@ -228,7 +229,7 @@ class Monitor:
         finally:
             torch._C._set_grad_enabled(grad_mode)
 
-    def _step_without_grad(self, call: _Call) -> Tensor:
+    def _step_without_grad(self, call: Call) -> Tensor:
         try:
             if self._table.has_grown() and self._writer is not None:
                 self._writer.table_has_grown()
@@ -247,7 +248,8 @@ class Monitor:
             if outcome.refused:
                 self._end_of_clip()
                 step, self._step = self._step, self._step + 1
-                raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {self._blame(taken)}")
+                bad = nonfinite_layers(taken, self._table)
+                raise NonFiniteGradientError(f"step {step}: the gradient norm is not finite in {bad}")
         self._end_of_clip()
         self._step += 1
         return total
@@ -256,7 +258,7 @@ class Monitor:
         if self._wiring is not None and self._wiring.active:
             self._wiring.clip_ends()
 
-    def _record(self, taken: Taken, outcome: Outcome, call: _Call, sample_seconds: float) -> None:
+    def _record(self, taken: Taken, outcome: Outcome, call: Call, sample_seconds: float) -> None:
         try:
             writer = self._writing()
             if not isinstance(writer.sink, NullSink):
@@ -268,18 +270,14 @@ class Monitor:
         except Exception as error:
             self._tell("a step could not be recorded", f"step {self._step} could not be recorded: {error!r}")
 
-    def _blame(self, taken: Taken) -> str:
-        bad = (~torch.isfinite(taken.measurement.norms)).nonzero().flatten().tolist()
-        present = taken.present
-        names = [self._table.layers[place if present is None else present.places[place]].name for place in bad]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        return (", ".join(names[:8]) + more) or "the sum of all layers"
-
     def _writing(self) -> StepWriter:
         if self._writer is None:
             sink = self._open_sink(self._step, self.strategy)
             self._writer = StepWriter(self._table, self._order, self.optimizers, sink, self._wanted)
-            self._writer.start_probing(clips=not isinstance(self.strategy, MeasureOnly))
+            commands = tuple if self._control is None else self._control.take_surfaces
+            self._writer.start_probing(clips=not isinstance(self.strategy, MeasureOnly), commands=commands)
+            if self._control is not None:
+                self._control.start(self, sink)
             weakref.finalize(self, sink.abandon).atexit = False
         return self._writer
 
@@ -297,7 +295,7 @@ class Monitor:
             say(f"{finding}: {text}")
             sink.event(max(self._step - 1, 0), "wiring", f"{finding}: {text}")
 
-    def _fall_back(self, error: Exception, call: _Call) -> Tensor:
+    def _fall_back(self, error: Exception, call: Call) -> Tensor:
         """torch's own clipping in place of ours: never no clipping."""
         total = call.strategy.fall_back(self._table.parameters if call.parameters is None else call.parameters)
         text = f"step {self._step}: gradwatch could not clip ({error!r}); torch's own clipping took over"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,11 @@ class StepWriter:
         self._loss_told = False
         self._alarming = False
 
-    def start_probing(self, *, clips: bool) -> None:
-        """Probe as wanted from the next steps on. ``clips``: whether the training clips, so that this can be judged."""
+    def start_probing(self, *, clips: bool, commands: Callable[[], Iterable[Mapping[str, Any]]] = tuple) -> None:
+        """Probe as wanted from the next steps on, and as ``commands`` ask.
+
+        ``clips``: whether the training clips, so that this can be judged.
+        """
         probing = self._wanted.probing
         if probing is not None and not isinstance(self.sink, NullSink):
             self._prober = Prober(
@@ -81,7 +84,7 @@ class StepWriter:
                 clips=clips,
                 send=self.sink.landscape,
                 tell=lambda name, text: self.sink.event(max(self._last_step, 0), name, text),
-                commands=self.sink.commands,
+                commands=commands,
             )
 
     def end(self) -> Sink:

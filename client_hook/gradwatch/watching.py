@@ -17,12 +17,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 import gradwatch
-from gradwatch import frames, registry, uncaught
+from gradwatch import frames, ranks, registry, uncaught
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
 from gradwatch.clipping.strategy import Strategy
 from gradwatch.config import storable_config
 from gradwatch.console import say
+from gradwatch.control import Control, OnCheckpoint
 from gradwatch.engine import NonFinite
 from gradwatch.globs import Globs
 from gradwatch.layers import named_parameters
@@ -52,6 +53,7 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     probe: Closure | Sequence[Closure] | None = None,
     probe_budget: float = 0.01,
     control: bool = False,
+    on_checkpoint: OnCheckpoint | None = None,
     fold: bool = True,
     server: str | None = None,
     mode: str | None = None,
@@ -65,21 +67,19 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
     config values under names such as "api_key" are masked. ``total_steps``: for the estimated end. ``start_step``:
     number of the first step. ``layers``: which are recorded, such as ``["encoder.*", "!*.bias"]``; all are clipped.
     ``sample_budget``: share of the step time for weight norms, update ratios and histograms; 0: none. ``probe``: for
-    the loss landscape, gives the loss of the copy of the model it is called with, on a held-out batch, always the same;
+    the loss landscape: the loss of the copy of the model it is called with, on a held-out batch, always the same;
     several, each with its own batch, give verdicts a standard error. ``probe_budget``: share of the time for that.
-    ``control``: let the dashboard ask for surfaces. ``fold``: let plain fused optimizers multiply by the coefficient in
-    passing; gradients then stay as they are until the step. ``server``: address, by default the one on this machine.
-    ``mode``: "online", "offline", "disabled".
-
-    Without an optimizer, parameters that the model gets later are not seen; with one, those added to it are. Watching
-    the same model or optimizer again finishes the earlier monitor.
-    Raises TypeError or ValueError, saying what to write instead, when an argument is wrong.
+    ``control``: let the dashboard ask for surfaces, another threshold, and the end (``monitor.should_stop``); with
+    ``on_checkpoint``, a function of the monitor, for checkpoints. ``fold``: let plain fused optimizers multiply by the
+    coefficient in passing; gradients then stay as they are until the step. ``server``: address, by default the one on
+    this machine. ``mode``: "online", "offline", "disabled". Watching the same model or optimizer again finishes the
+    earlier monitor. Parameters that come later are seen once an optimizer has them. Raises TypeError or ValueError.
     """
-    optimizers, strategy = _optimizers(optimizer), _strategy(clip)
-    _check(model, nonfinite)
+    optimizers, strategy = _checked(model, optimizer, clip, nonfinite)
     probing = _probing(model, probe, _share("probe_budget", probe_budget))
     settings = Settings.gather(server=server, mode=mode, project=project, group=group)
-    hello = _hello(settings, name, tags, config, total_steps) | ({"control": True} if control else {})
+    offered = _offered(control, strategy, on_checkpoint, probe is not None and probe_budget > 0)
+    hello = _hello(settings, name, tags, config, total_steps) | offered
     registry.replace(model, optimizers)
     monitor = Monitor(
         model,
@@ -90,10 +90,27 @@ def watch(  # noqa: PLR0913 - one keyword per thing a user may say
         wanted=Wanted(_layers(layers, model), _share("sample_budget", sample_budget), probing),
         fold=fold,
         open_sink=_sink_opener(settings, hello, nonfinite),
+        control=_control(settings, model, offered, on_checkpoint),
     )
     registry.remember(model, monitor)
     monitor.watch_wiring()
     return monitor
+
+
+def _checked(
+    model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None, clip: float | Strategy | None, nonfinite: str
+) -> tuple[list[Optimizer], Strategy]:
+    """The optimizers and the strategy, once all of these are known to be right."""
+    if nonfinite not in ("record", "skip", "raise"):
+        raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    # Its flat parameters hide the layers, and torch's own clip_grad_norm_ is wrong on them, too.
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise TypeError(
+            "FullyShardedDataParallel (FSDP1) is not supported: shard with torch.distributed.fsdp.fully_shard (FSDP2)"
+        )
+    return _optimizers(optimizer), _strategy(clip)
 
 
 def _optimizers(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer]:
@@ -119,21 +136,30 @@ def _probing(model: nn.Module, probe: Closure | Sequence[Closure] | None, budget
                 f"probe must be a function of the model that gives its loss, or a list of them, not {closure!r}"
             )
     # The first rank alone: its copy of the model needs no other, and all would draw the same.
-    if not closures or not budget or _rank() != 0:
+    if not closures or not budget or ranks.rank() != 0:
         return None
     return Probing(weakref.ref(model), closures, budget)
 
 
-def _check(model: nn.Module, nonfinite: NonFinite) -> None:
-    if nonfinite not in ("record", "skip", "raise"):
-        raise ValueError(f'nonfinite must be "record", "skip" or "raise", not {nonfinite!r}')
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    # Its flat parameters hide the layers, and torch's own clip_grad_norm_ is wrong on them, too.
-    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
-        raise TypeError(
-            "FullyShardedDataParallel (FSDP1) is not supported: shard with torch.distributed.fsdp.fully_shard (FSDP2)"
-        )
+def _offered(control: bool, strategy: Strategy, on_checkpoint: OnCheckpoint | None, probes: bool) -> dict[str, Any]:
+    """What the hello says of commands: nothing, or ``control`` (all that older servers know) and which there are."""
+    if on_checkpoint is not None and not callable(on_checkpoint):
+        raise TypeError(f"on_checkpoint must be a function of the monitor, not {on_checkpoint!r}")
+    if not control:
+        if on_checkpoint is not None:
+            raise ValueError("on_checkpoint is called when somebody asks for a checkpoint: allow that by control=True")
+        return {}
+    has_threshold = not isinstance(strategy, MeasureOnly)
+    offers = {"set_threshold": has_threshold, "stop": True, "checkpoint": on_checkpoint, "probe_landscape": probes}
+    return {"control": True, "commands": [command for command, offered in offers.items() if offered]}
+
+
+def _control(
+    settings: Settings, model: nn.Module, offered: dict[str, Any], on_checkpoint: OnCheckpoint | None
+) -> Control | None:
+    if not offered or settings.mode != "online":
+        return None
+    return Control(offered["commands"], (layer.name for layer, _ in named_parameters(model, [])), on_checkpoint)
 
 
 def _layers(patterns: str | Iterable[str] | None, model: nn.Module) -> Globs | None:
@@ -165,8 +191,8 @@ def _hello(
         "project": frames.check_text("project", settings.project),
         "run": frames.check_text("the run (GRADWATCH_RUN)", run),
         "launch": _launch(),
-        "rank": _rank(),
-        "world_size": _world_size(),
+        "rank": ranks.rank(),
+        "world_size": ranks.world_size(),
         "name": frames.check_text("name", name if name is not None else _default_name(run)),
         "group": frames.check_text("group", settings.group) if settings.group is not None else None,
         "tags": [frames.check_text("a tag", tag) for tag in tags],
@@ -185,7 +211,7 @@ def _hello(
 
 def _common(run: str, every_rank: bool) -> str:
     """The first rank's ``run`` on every rank, where all of them stream and can talk by now."""
-    if not (every_rank and torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not (every_rank and ranks.can_talk()):
         return run
     said = [run]
     torch.distributed.broadcast_object_list(said, src=0)
@@ -197,26 +223,9 @@ def _default_name(run: str) -> str:
     return f"{script.removesuffix('.py')}-{run[:4]}"
 
 
-def _rank() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return _whole_number("RANK", 0)
-
-
-def _world_size() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return _whole_number("WORLD_SIZE", 1)
-
-
-def _whole_number(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "")
-    return int(text) if text.isdecimal() else default
-
-
 def _launch() -> str:
     """Shared by the ranks of one launch, so that they become one attempt; random for a process on its own."""
-    if _world_size() == 1:
+    if ranks.world_size() == 1:
         return secrets.token_hex(8)
     names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"]
     names += ["MASTER_ADDR", "MASTER_PORT"]

@@ -21,6 +21,7 @@ from .rules.findings import Finding, Moment, Rows, State
 from .rules.tripwire import HookEvent
 from .store import runs, tables, upsert
 from .store.decode import decode_steps
+from .store.engine import tell
 from .store.registry import LayerBook
 from .store.store import Store
 
@@ -55,6 +56,7 @@ class Judge:
         self._waiting: set[str] = set()
         self._wake = asyncio.Event()
         store.on_commit(self._committed)
+        store.sealer.waits_for_rules = True
 
     def _committed(self, changes: dict[str, RunChange]) -> None:
         for change in changes.values():
@@ -71,8 +73,8 @@ class Judge:
             self._wake.clear()
             try:
                 await self.drain()
-            except Exception:
-                log.exception("the rules failed and will be tried again")
+            except Exception as error:
+                tell(log, "the rules failed and will be tried again", error)
                 await asyncio.sleep(1)
                 self._waiting |= await self._left_over()
                 self._wake.set()
@@ -86,6 +88,7 @@ class Judge:
             if judged:
                 self._reached("before_rules")
                 changes = await self._store.writer.run(lambda connection, all=judged: self._keep(connection, all))  # type: ignore[misc]
+                self._store.sealer.wake()
                 self._store.publish(changes)
                 if any(change.alerts for change in changes.values()):
                     self._wake_notifier()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,6 +47,28 @@ def create() -> None:
     click.echo("Browsers ask for it once, in the login form.", err=True)
 
 
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--database", help="Database URL or SQLite file (default gradwatch.db in GRADWATCH_DIR).")
+def backup(file: Path, database: str | None) -> None:
+    """Copy the database to FILE, as it is at this moment; the server may go on."""
+    from .backup import CannotBackUp, back_up
+
+    given: dict[str, Any] = {} if database is None else {"database": database}
+    settings = Settings(**given)
+    try:
+        with click.progressbar(length=1, label="copying", file=sys.stderr) as bar:
+
+            def show(done: int, pages: int) -> None:
+                bar.length = max(1, pages)
+                bar.update(done - bar.pos)
+
+            back_up(settings.database_url, file, show)
+    except CannotBackUp as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"copied to {file}")
+
+
 @click.group()
 def main() -> None:
     """gradwatch's server."""
@@ -52,3 +76,4 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(token)
+main.add_command(backup)

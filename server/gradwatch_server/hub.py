@@ -50,6 +50,7 @@ class Hub:
     def __init__(self) -> None:
         self._viewers: set[Viewer] = set()
         self._watched: dict[str, int] = {}
+        self._versions: dict[str, int] = {}
         self._listeners: list[Callable[[str], None]] = []
 
     @contextmanager
@@ -81,6 +82,10 @@ class Hub:
         """Whether somebody looks at ``run`` now."""
         return run in self._watched
 
+    def version(self, run: str) -> int:
+        """How often something of ``run`` was published: what is read now knows of all of it."""
+        return self._versions.get(run, 0)
+
     def on_watch(self, listener: Callable[[str], None]) -> None:
         """Call ``listener(run)`` when a run gets its first or loses its last viewer."""
         self._listeners.append(listener)
@@ -88,5 +93,6 @@ class Hub:
     def publish(self, changes: dict[str, RunChange]) -> None:
         """Tell all viewers; never waits."""
         for change in changes.values():
+            self._versions[change.run] = self.version(change.run) + 1
             for viewer in self._viewers:
                 viewer.notify(change)

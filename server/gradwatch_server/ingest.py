@@ -21,6 +21,8 @@ from .store.store import Store
 
 WATCHED_PACE: Final = 0.05  # seconds between two sends of the hook while somebody looks
 QUIET_PACE: Final = 1.0
+_MOST_REFUSALS: Final = 1_000  # that wait to be sent; a peer that does not take them is not listened to
+_LOOK_AGAIN: Final = 0.05  # seconds
 _BIG: Final = 128 << 10  # bytes from which on a message is checked beside the event loop
 
 
@@ -63,7 +65,7 @@ class _Socket:
     async def run(self) -> None:
         sender = asyncio.create_task(self._answer())
         try:
-            while True:
+            while not sender.done():  # nobody would hear what becomes of further frames
                 message = await self._websocket.receive()
                 if message["type"] == "websocket.disconnect":
                     return
@@ -72,6 +74,8 @@ class _Socket:
                     continue
                 await self._take(message["bytes"])
                 await self._store.writer.room()
+                while len(self._refusals) > _MOST_REFUSALS and not sender.done():
+                    await asyncio.sleep(_LOOK_AGAIN)
         except WebSocketDisconnect:
             return
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .changes import RunChange
 from .store import tables
+from .store.engine import tell
 from .store.states import refresh_run
 from .store.store import Store
+
+log = logging.getLogger("gradwatch.lifecycle")
 
 
 class Lifecycle:
@@ -28,7 +32,12 @@ class Lifecycle:
         """Work until cancelled."""
         while True:
             await asyncio.sleep(min(5.0, self._lost_after / 4))
-            await self.sweep()
+            try:
+                await self.sweep()
+            except Exception as error:
+                # Nor for one that was the database's: while it was away, or full, nobody could make himself heard.
+                self._started = self._clock()
+                tell(log, "silent runs could not be looked for", error)
 
     async def sweep(self) -> None:
         """Mark writers as lost that were not heard of for too long."""
@@ -42,7 +51,11 @@ class Lifecycle:
             row.key: heard for row in rows if now - (heard := self._heard(row.key, row.seen_at)) > self._lost_after
         }
         if silent:
-            changed = await self._store.writer.run(lambda connection: self._lose(connection, silent, now))
+            try:
+                changed = await self._store.writer.run(lambda connection: self._lose(connection, silent, now))
+            except BaseException:
+                self._store.registry.forget(set(silent), set())  # it may say lost where the database does not
+                raise
             self._store.publish({run: RunChange(run, state=True) for run in changed})
 
     def _heard(self, key: str, stored: float) -> float:

@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
 from gradwatch import frames
 from gradwatch.frames import FrameError, Kind
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -15,9 +19,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .changes import RunChange
 from .handshake import accept
 from .hub import Hub, Viewer
-from .snapshots import encode_columns
+from .shared import Shared
+from .snapshots import encode_part, most_rows
 from .store import runs
 from .store.columns import Metric
+from .store.engine import tell
 from .store.queries import Reduced
 from .store.store import Store
 from .store.views import View
@@ -28,20 +34,30 @@ log = logging.getLogger("gradwatch.live")
 DELTA_SECONDS: Final = 0.1  # between two deltas; the first goes out at once
 RUN_SECONDS: Final = 0.5  # between two notices of one run
 HEARTBEAT_SECONDS: Final = 5.0
+_FEW: Final = 4_000  # cells up to which a frame is made at once; handing it to a thread would take longer
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A run as one subscription sees it, at one moment."""
+
+    view: View
+    names: list[str]  # of its scalar series
+    layers: int
 
 
 class Live:
     """All live sockets of one server."""
 
     def __init__(self, store: Store, hub: Hub) -> None:
-        self._store, self._hub = store, hub
+        self._store, self._hub, self._shared = store, hub, Shared()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one viewer until the socket closes."""
         if not await accept(websocket):
             return
         with self._hub.viewer() as viewer:
-            session = _Session(websocket, self._store, self._hub, viewer)
+            session = _Session(websocket, self._store, self._hub, self._shared, viewer)
             sender = asyncio.create_task(session.send())
             try:
                 await session.receive()
@@ -56,8 +72,8 @@ class Live:
 class _Session:
     """One viewer's socket: what it asked for, and what it has been told."""
 
-    def __init__(self, websocket: WebSocket, store: Store, hub: Hub, viewer: Viewer) -> None:
-        self._websocket, self._store, self._hub, self._viewer = websocket, store, hub, viewer
+    def __init__(self, websocket: WebSocket, store: Store, hub: Hub, shared: Shared, viewer: Viewer) -> None:
+        self._websocket, self._store, self._hub, self._shared, self._viewer = websocket, store, hub, shared, viewer
         self._wanted: Subscription | None = None
         self._is_new = False
         self._shown: tuple[View, int, int] | None = None  # view, layers and width of the last snapshot
@@ -89,13 +105,14 @@ class _Session:
                 await self._send_news()
             except WebSocketDisconnect:
                 return
-            except Exception:
+            except Exception as error:
                 # The viewer connects again and begins with a snapshot; going on could leave it with a hole.
-                log.exception("a viewer could not be served")
+                tell(log, "a viewer could not be served", error)
                 with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                     await self._websocket.close(1011, "the server failed; connect again")
                 return
-            await asyncio.sleep(DELTA_SECONDS)
+            # All viewers in step, so that those of one run ask for the same deltas.
+            await asyncio.sleep(DELTA_SECONDS - time.monotonic() % DELTA_SECONDS)
 
     async def _send_news(self) -> None:
         # What waits is taken before anything is read, so that a change during the reading is sent next time.
@@ -134,25 +151,40 @@ class _Session:
         for run in due:
             del self._late_runs[run]
             self._told[run] = now
-            async with self._store.engines.read.connect() as connection:
-                found = await runs.get_run(connection, run)
+            found = await self._run(run)
             if found is not None:
                 await self._notice({"type": "run", "run": found})
 
+    async def _run(self, run: str) -> dict[str, Any] | None:
+        async def read() -> dict[str, Any] | None:
+            async with self._store.engines.read.connect() as connection:
+                return await runs.get_run(connection, run)
+
+        return await self._shared.get(("run", run, self._hub.version(run)), read)
+
+    async def _look(self, wanted: Subscription) -> _Look:
+        assert wanted.run is not None
+        run, queries = wanted.run, self._store.queries
+
+        async def read() -> _Look:
+            view = await queries.view(run, wanted.attempt, wanted.rank)
+            return _Look(view, await queries.series_names(view), len(await queries.layers(run)))
+
+        key = ("look", run, wanted.attempt, wanted.rank, self._hub.version(run))
+        return await self._shared.get(key, read)
+
     async def _snapshot(self, wanted: Subscription) -> None:
         assert wanted.run is not None
-        async with self._store.engines.read.connect() as connection:
-            known = await runs.get_run(connection, wanted.run)
-        if known is None:
+        if await self._run(wanted.run) is None:
             await self._notice({"type": "error", "message": "there is no such run (yet)"})
             self._shown = None
             return
         self._late_runs[wanted.run] = None
-        view = await self._store.queries.view(wanted.run, wanted.attempt, wanted.rank)
-        count = len(await self._store.queries.layers(wanted.run)) if wanted.layers else 0
-        first, last, width = wanted.range_of(view, count)
-        self._shown = (view, count, width)
-        await self._columns(Kind.SNAPSHOT, wanted, view, first, last, width)
+        look = await self._look(wanted)
+        count = look.layers if wanted.layers else 0
+        first, last, width = wanted.range_of(look.view, count)
+        self._shown = (look.view, count, width)
+        await self._columns(Kind.SNAPSHOT, wanted, look, first, last, width)
 
     async def _update(self, wanted: Subscription, change: RunChange) -> None:
         assert wanted.run is not None
@@ -161,24 +193,59 @@ class _Session:
             return
         if change.first is None or change.last is None:
             return
-        view = await self._store.queries.view(wanted.run, wanted.attempt, wanted.rank)
+        look = await self._look(wanted)
         shown, count, width_shown = self._shown
-        first, last, width = wanted.range_of(view, count)
-        same = [s.stream.id for s in view.segments] == [s.stream.id for s in shown.segments]
+        first, last, width = wanted.range_of(look.view, count)
+        same = [s.stream.id for s in look.view.segments] == [s.stream.id for s in shown.segments]
         if not same or width != width_shown:
             await self._snapshot(wanted)
             return
         low, high = max(first, change.first), min(last, change.last)
         if low <= high:
-            await self._columns(Kind.DELTA, wanted, view, low, high, width)
+            await self._columns(Kind.DELTA, wanted, look, low, high, width)
 
-    async def _columns(self, kind: Kind, wanted: Subscription, view: View, first: int, last: int, width: int) -> None:
-        metric: Metric = "layer" if wanted.layers else "none"
-        reduced: Reduced = await self._store.queries.reduce(view, first, last, width, metric)
-        about: dict[str, Any] = {"request": wanted.request, "run": wanted.run, "last_step": view.last_step}
+    async def _columns(self, kind: Kind, wanted: Subscription, look: _Look, first: int, last: int, width: int) -> None:
+        """Send first..last in parts of one frame each; more and more of them are read at a time, as they are taken.
+
+        A viewer that takes nothing costs the memory of a frame or two then, however many columns it asked for.
+        """
+        about: dict[str, Any] = {"request": wanted.request, "run": wanted.run, "last_step": look.view.last_step}
         about |= {"first": first, "last": last} if first <= last else {"first": None, "last": None}
-        for frame in await asyncio.to_thread(lambda: list(encode_columns(kind, about, reduced))):
-            await self._websocket.send_bytes(frame)
+        layers = look.layers if wanted.layers else 0
+        span = most_rows(about, look.names, layers) * width
+        first = first // width * width
+        parts = max(1, -(-(last + 1 - first) // span))
+        part, group = 0, 1
+        while part < parts:
+            low, group = first + part * span, min(group, parts - part)
+            reduced = await self._reduced(wanted, look, low, min(last, low + group * span - 1), width)
+            if len(reduced.layer_names) != layers:
+                self._is_new = True  # layers came meanwhile; parts that differ would not add up
+                self._viewer.wake.set()
+                return
+            encode = partial(_encode_group, kind, about, reduced, low, span, range(part, part + group), parts)
+            made = encode() if len(reduced.first) * (layers + 1) < _FEW else await asyncio.to_thread(encode)
+            del reduced, encode
+            while made:
+                await self._websocket.send_bytes(made.pop(0))
+            part, group = part + group, group * 2
+
+    async def _reduced(self, wanted: Subscription, look: _Look, first: int, last: int, width: int) -> Reduced:
+        metric: Metric = "layer" if wanted.layers else "none"
+        streams = tuple(segment.stream.id for segment in look.view.segments)
+        key = ("reduced", wanted.run, streams, first, last, width, metric, self._hub.version(look.view.run))
+        reduce = self._store.queries.reduce
+        return await self._shared.get(key, lambda: reduce(look.view, first, last, width, metric, look.names))
 
     async def _notice(self, notice: dict[str, Any]) -> None:
         await self._websocket.send_bytes(frames.encode(Kind.NOTICE, notice))
+
+
+def _encode_group(
+    kind: Kind, about: dict[str, Any], reduced: Reduced, low: int, span: int, numbers: range, parts: int
+) -> list[bytes]:
+    """Parts ``numbers`` of ``parts``; ``low``: first step of the first, ``span``: steps of each."""
+    edges = np.searchsorted(reduced.first, [low + span * at for at in range(len(numbers) + 1)]).tolist()
+    edges[-1] = len(reduced.first)
+    rows = [slice(start, end) for start, end in pairwise(edges)]
+    return [encode_part(kind, about, reduced, some, number, parts) for some, number in zip(rows, numbers, strict=True)]

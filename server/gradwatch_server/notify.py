@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .store import runs, tables
+from .store.engine import tell
 from .store.store import Store
 
 log = logging.getLogger("gradwatch.notify")
@@ -46,8 +47,8 @@ class Notifier:
             while True:
                 try:
                     pause = await self._deliver(client, self._url)
-                except Exception:
-                    log.exception("alerts could not be read and will be tried again")
+                except Exception as error:
+                    tell(log, "alerts could not be read and will be tried again", error)
                     pause = 5.0
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)

@@ -29,7 +29,11 @@ from .settings import DEFAULT_PORT, Settings, is_loopback
 from .store.engine import open_engines
 from .store.migrations.upgrade import upgrade
 
-STALLED_MS: Final = 8_000  # a peer that takes nothing for so long is cut; uvicorn alone never does it
+STALLED_MS: Final = (
+    6_000  # a peer that takes nothing for so long is cut (some seconds later); uvicorn alone never does it
+)
+# Bytes on their way to one peer. By itself Linux would keep 4 MB for one that has stopped reading.
+_SEND_BUFFER: Final = 512 << 10
 _NEXT_PORTS: Final = 20
 # What an exclusive lock and a WAL cannot be trusted on.
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -78,7 +82,7 @@ def _try_database(settings: Settings) -> None:
     async def attempt() -> None:
         engines = open_engines(settings.database_url)
         try:
-            await upgrade(engines.write)
+            await upgrade(engines.plain)
         finally:
             await engines.dispose()
 
@@ -198,6 +202,7 @@ def _bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listener.bind(where)
         listener.listen(2048)  # taken now, or another process could still come first
     except BaseException:

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     webhook_url: str | None = None
     allowed_hosts: Annotated[list[str], NoDecode] = []
     lost_after_seconds: float = Field(default=60.0, gt=0)
+    keep_raw_days: float | None = Field(default=None, gt=0)
 
     @field_validator("dir")
     @classmethod

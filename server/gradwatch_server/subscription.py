@@ -67,7 +67,7 @@ class Subscription:
             return first, view.last_step, choose_width(*worst, self.columns, layers)
         first = view.first_step if self.first is None else self.first
         last = max(first, view.last_step) if self.last is None else self.last
-        return first, last, choose_width(first, last, self.columns, layers)
+        return first, last, choose_width(first, last, self.columns, layers, view.thinned_to)
 
 
 def _count(said: dict[str, Any], name: str) -> int | None:

@@ -1,7 +1,7 @@
 // @ts-check
 /** What a person can do: move through the steps, search, acknowledge, log in. Every view they reach is an address. */
 
-import { login, request } from "./connection.js";
+import { ApiError, login, request } from "./connection.js";
 import { formatRoute } from "./route.js";
 import { visibleRange } from "./visible.js";
 
@@ -136,6 +136,26 @@ export class Actions {
     const known = this.state().alerts.find((alert) => alert.id === id);
     const alert = answer?.alert ?? (answer?.id === id ? answer : known && { ...known, state: "acknowledged" });
     if (answer !== null && alert) this.send({ type: "acknowledged", alert });
+  }
+
+  /**
+   * Asks the training for something.
+   * @param {string} run @param {{command: string, value?: number}} wanted @param {(why: string) => void} refused
+   * @returns {Promise<any>} null: it was not asked
+   */
+  command(run, wanted, refused) {
+    const options = {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(wanted),
+    };
+    return this.feed.attempt(() =>
+      request(`api/runs/${encodeURIComponent(run)}/control`, options).catch((error) => {
+        if (!(error instanceof ApiError) || error.status === 401) throw error;
+        refused(error.message);
+        return null;
+      }),
+    );
   }
 
   /** @param {string} token */

@@ -122,12 +122,14 @@ export const hasLandscape = (data) =>
 
 /**
  * Why no surface can be asked for, or nothing.
- * @param {{control?: boolean, state: string} | null} run
+ * @param {{control?: boolean, commands?: string[], state: string} | null} run
  */
 export function refusalOf(run) {
   if (!run) return "The run is not known yet.";
   if (run.state !== "running") return "The run has ended: no more points can be computed.";
   if (!run.control) return "This run takes no requests: watch it with control=True.";
+  if (run.commands && !run.commands.includes("probe_landscape"))
+    return "This run has no probe to compute with: watch it with probe=.";
   return "";
 }
 

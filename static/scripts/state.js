@@ -26,7 +26,7 @@ import { emptyTable, merge, nonfiniteAt, tableFromFrame, trim } from "./series.j
  * @property {{open: number}} alerts @property {(number | null)[]} [sparkline]
  * @property {Layer[]} [layers] @property {Record<string, any>} [config] @property {Attempt[]} [attempts]
  * @property {any} [clip] @property {number | string} [norm_type] @property {Record<string, any>} [host]
- * @property {boolean} [control] whether it takes commands
+ * @property {boolean} [control] whether it takes commands @property {string[]} [commands] which
  */
 /**
  * @typedef {object} Alert

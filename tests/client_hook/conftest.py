@@ -79,6 +79,7 @@ def monitor_of(
         wanted=Wanted(options.get("layers"), options.get("sample_budget", 0.0), options.get("probing")),
         fold=options.get("fold", True),
         open_sink=lambda step, strategy: sink,
+        control=options.get("control"),
     )
 
 

@@ -59,7 +59,7 @@ def test_the_promised_arguments_are_all_there() -> None:
     promised = (
         "model optimizer clip nonfinite project name group tags config total_steps start_step layers sample_budget "
     )
-    promised += "probe probe_budget control fold server mode"
+    promised += "probe probe_budget control on_checkpoint fold server mode"
     assert names == promised.split()
     assert set(gradwatch.__all__) == set(dir(gradwatch))
 
@@ -88,6 +88,27 @@ def test_a_run_tells_who_it_is(own_directory: Path, monkeypatch: pytest.MonkeyPa
     assert "hunter2" not in json.dumps(hello)
     assert hello["clip"] == {"strategy": "GlobalNorm", "max_norm": 1.0, "norm_type": 2.0, "threshold_of": "total norm"}
     assert run[-1].header["state"] == "finished" and run[-1].header["last_step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        ({}, ["set_threshold", "stop"]),
+        ({"clip": None}, ["stop"]),
+        ({"on_checkpoint": lambda monitor: None}, ["set_threshold", "stop", "checkpoint"]),
+        ({"probe": lambda model: model.weight.sum()}, ["set_threshold", "stop", "probe_landscape"]),
+        ({"probe": lambda model: model.weight.sum(), "probe_budget": 0}, ["set_threshold", "stop"]),
+    ],
+)
+def test_a_run_tells_which_commands_it_takes(own_directory: Path, arguments: Any, commands: list[str]) -> None:
+    for control in ({"control": True}, {}):
+        if control or "on_checkpoint" not in arguments:
+            monitor = gradwatch.watch(nn.Linear(2, 2), **{"clip": 1.0, **arguments, **control})
+            monitor.log({"a": 1.0})
+            monitor.finish()
+    hellos = [run[0].header for run in spooled(own_directory)]
+    assert [hello["commands"] for hello in hellos if hello.get("control")] == [commands]
+    assert all("commands" not in hello for hello in hellos if "control" not in hello)
 
 
 def test_watching_again_replaces_the_earlier_monitor(own_directory: Path) -> None:

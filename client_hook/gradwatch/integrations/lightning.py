@@ -54,7 +54,7 @@ class GradwatchCallback(_callback_class()):  # type: ignore[misc]
 
     The loss is the sum of what was propagated backward since the last step, which under ``accumulate_grad_batches`` is
     the mean over the micro-batches. What validation logs is recorded, and so are the end and its reason. Its state goes
-    with Lightning's checkpoints.
+    with Lightning's checkpoints. Under ``control=True`` the Trainer stops after the batch at which that was asked for.
 
     In manual optimization each ``optimizer.step()`` is a step, clipped right before it; ``self.clip_gradients`` is
     replaced by that.
@@ -116,6 +116,8 @@ class GradwatchCallback(_callback_class()):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._hold is not None:
             self._hold.check_step()
+            if self.monitor is not None and self.monitor.should_stop:
+                trainer.should_stop = True  # on every rank after the same batch
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._before_validation = dict(trainer.callback_metrics)

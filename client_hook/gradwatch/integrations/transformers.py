@@ -48,7 +48,8 @@ def watch_trainer(trainer: Any, clip: Clip = "trainer", **options: Any) -> Gradw
 
     The loss is the sum of what was propagated backward since the last step, which under accumulation is the mean over
     the micro-batches (the Trainer's own log is an average over steps). What the Trainer evaluates or logs is recorded,
-    a checkpoint is an event and holds gradwatch's state, and a training that raises ends as failed.
+    a checkpoint is an event and holds gradwatch's state, and a training that raises ends as failed. Under
+    ``control=True`` the Trainer saves, and stops, at the end of the step at which that was asked for.
 
     ``trainer.train`` raises ValueError when ``clip`` and a ``max_grad_norm`` other than its default differ. Raises
     TypeError under DeepSpeed, FSDP 1 and XLA, where whole gradients are out of sight.
@@ -78,6 +79,7 @@ class GradwatchCallback(TrainerCallback):
         self._interception: Interception | None = None
         self._step_before = -1
         self._told = False
+        self._must_save = False
         self._train = trainer.train
         trainer.train = self._train_watched
 
@@ -106,6 +108,7 @@ class GradwatchCallback(TrainerCallback):
             "name": args.run_name,
             "total_steps": state.max_steps if state.max_steps > 0 else None,
             "start_step": state.global_step,
+            "on_checkpoint": self._save_soon if self._options.get("control") else None,
             **self._options,
         }
         self.monitor = watch(given["model"], [inner_optimizer(given["optimizer"])], clip=clip, **arguments)
@@ -114,6 +117,7 @@ class GradwatchCallback(TrainerCallback):
         self._step_before = self.monitor.step
         follows = self._clip == "trainer" and clip is not None
         self._watched = Watched(self.monitor, given["model"], follows=follows, measures_only=clip is None)
+        self._watched.followed = args.max_grad_norm  # by which it was built; a checkpoint may have brought another
         self._interception = Interception.of(self._trainer.accelerator)
         self._interception.add(self._watched)
 
@@ -126,6 +130,14 @@ class GradwatchCallback(TrainerCallback):
             else:
                 self._interception.step(self._watched, None)
         self._step_before = self.monitor.step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        # Both on every rank at the same step, as the Trainer needs it.
+        if self._interception is not None and self.monitor is not None and self.monitor.should_stop:
+            control.should_training_stop = True
+        if self._must_save:
+            self._must_save = False
+            control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
         if self.monitor is None or self._interception is None:
@@ -154,6 +166,10 @@ class GradwatchCallback(TrainerCallback):
             self._interception.remove(self.monitor)
             self._interception = self._watched = None
             self.monitor.finish(state, reason)
+
+    def _save_soon(self, monitor: Monitor) -> None:
+        """In the place of a script's own ``on_checkpoint``: the Trainer saves at the end of this step."""
+        self._must_save = True
 
     def _load_state(self) -> None:
         path = None if self._resumed_from is None else Path(self._resumed_from) / _STATE_FILE

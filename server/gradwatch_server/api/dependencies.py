@@ -8,12 +8,16 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, HTTPException, Path, Query, Request
 from gradwatch.frames import MAX_COUNT
 
+from ..pulse import Pulse
 from ..store import runs
 from ..store.store import Store
 from ..store.views import View
 
 
 def _store(request: Request) -> Store:
+    pulse: Pulse = request.app.state.pulse
+    if pulse.away is not None:  # or everybody who asks would wait as long as a query may take
+        raise HTTPException(503, "the database does not answer now: ask again", {"retry-after": "2"})
     return cast(Store, request.app.state.store)
 
 

@@ -47,7 +47,7 @@ def described(values: Aggregate, at: int) -> dict[str, list[Any]]:
         "min": listed(some.minimum[:, 0], empty),
         "max": listed(some.maximum[:, 0], empty),
         "mean": listed(some.mean()[:, 0], empty),
-        "last": listed(some.last[:, 0], empty & (some.nonfinite[:, 0] == 0)),
+        "last": listed(some.latest()[0][:, 0], empty & (some.nonfinite[:, 0] == 0)),
         "count": count.tolist(),
         "nonfinite": some.nonfinite[:, 0].tolist(),
     }

@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from ..auth import SESSION_SECONDS, Sessions
 from ..identity import Identity
+from ..pulse import Pulse
 from ..settings import plotly_script, static_folder
 
 router = APIRouter()
@@ -32,11 +33,17 @@ input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin
 
 @router.get("/healthz")
 async def healthz(
-    request: Request, challenge: Annotated[str | None, Query(pattern=r"^[0-9a-fA-F]{1,64}$")] = None
+    request: Request, response: Response, challenge: Annotated[str | None, Query(pattern=r"^[0-9a-fA-F]{1,64}$")] = None
 ) -> dict[str, Any]:
-    """Whether the server is ready; and, to who can check it, that it is the one of server.json."""
+    """Whether the server is ready; and, to who can check it, that it is the one of server.json.
+
+    503 while the database is away. With a full disk the server still shows what it has, and that is 200.
+    """
     identity: Identity = request.app.state.identity
-    answer = {"status": "ready", "instance": identity.instance, "version": identity.version}
+    pulse: Pulse = request.app.state.pulse
+    answer = {"status": pulse.status, "instance": identity.instance, "version": identity.version}
+    if pulse.away is not None:
+        response.status_code = 503
     if challenge is not None:
         answer["proof"] = hmac.new(identity.secret.encode(), challenge.encode(), "sha256").hexdigest()
     return answer

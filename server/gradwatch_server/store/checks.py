@@ -15,6 +15,7 @@ from .decode import DTYPES, LAYER_METRIC, Layer
 # What a hook may send.
 INCOMING: Final = frozenset(kind for kind in Kind if kind < Kind.ACK)
 _HEX: Final = frozenset("0123456789abcdef")
+_MOST_COMMANDS: Final = 64
 _MOST_TAGS: Final = 100
 _LONGEST_TEXT: Final = 64 * 1024
 _WIDEST: Final = 1 << 20
@@ -36,7 +37,9 @@ class Hello:
     total_steps: int | None
     norm_type: float
     started_at: float
-    about: dict[str, Any]  # shown as it came: config, clip, norm_type, nonfinite, host, client, world_size, control
+    about: dict[
+        str, Any
+    ]  # shown as it came: config, clip, norm_type, nonfinite, host, client, world_size, control, commands
 
     @property
     def run_id(self) -> str:
@@ -88,7 +91,7 @@ def hello(header: Mapping[str, Any]) -> Hello:
         total_steps=count_or_none(header, "total_steps"),
         norm_type=_norm_type(header.get("norm_type", 2.0)),
         started_at=moment(header, "started_at"),
-        about={**{name: header.get(name) for name in kept}, "control": _control(header.get("control", False))},
+        about={**{name: header.get(name) for name in kept}, **_control(header)},
     )
 
 
@@ -180,10 +183,16 @@ def _name(header: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _control(value: Any) -> bool:
-    if not isinstance(value, bool):
+def _control(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the run takes commands, and which; hooks before the second one said only whether."""
+    allowed = header.get("control", False)
+    if not isinstance(allowed, bool):
         raise FrameError("field", "'control' must be true or false")
-    return value
+    commands = header.get("commands", ["probe_landscape"] if allowed else [])
+    if not isinstance(commands, list) or len(commands) > _MOST_COMMANDS:
+        raise FrameError("field", f"'commands' must be a list of at most {_MOST_COMMANDS} names")
+    named = [frames.check_text("one of 'commands'", command) for command in commands]
+    return {"control": allowed, "commands": named if allowed else []}
 
 
 def _norm_type(value: Any) -> float:

@@ -1,67 +1,62 @@
-"""A range of a run as columns: from the coarsest clean buckets that fit, the rest from raw steps."""
+"""A range of a writer drawn as columns: from the coarsest clean buckets that fit, the rest from its steps."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from . import reading, rollup
-from .aggregate import Aggregate
+from . import pyramid, reading, reduction
+from .canvas import Canvas
 from .cover import Plan, plan
-from .decode import Steps
-from .modules import modules_of
+from .decode import ScalarRows, StepRows, Steps
+from .modules import Modules
+from .pyramid import LEVELS, Buckets
 from .reading import Books, Stream
-from .rollup import LEVELS, Named, Numbered
 
 Metric = Literal["none", "layer", "module"]
 
-_MOST_STEPS: Final = 2**53
-
-
-@dataclass(slots=True)
-class _Found:
-    """Pieces gathered from buckets and raw steps."""
-
-    named: list[Named] = field(default_factory=list)
-    numbered: list[Numbered] = field(default_factory=list)
+_FEW: Final = 4  # buckets of a column
 
 
 @dataclass(frozen=True, slots=True)
-class StreamColumns:
-    """Columns of one writer. ``layers`` are numbered as the writer numbers them; ``names`` tells which they are."""
+class Drawing:
+    """What is drawn, and of whom. ``positions``: the writer's layers (or modules) in the answer's order."""
 
-    scalars: Named
-    layers: Numbered
-    names: list[str]
+    stream: Stream
+    width: int
+    metric: Metric
+    modules: Modules
+    positions: NDArray[np.intp]
 
 
-async def stream_columns(
-    engine: AsyncEngine, books: Books, stream: Stream, first: int, last: int, width: int, metric: Metric
-) -> StreamColumns:
-    """The columns of ``width`` steps that first..last of a writer reduce to."""
-    found = _Found()
-    book = await books.of(stream)
-    layers = [layer.name for layer in book.layers]
+async def draw(canvas: Canvas, engine: AsyncEngine, books: Books, drawing: Drawing, steps: tuple[int, int]) -> None:
+    """Draw a writer's steps from..to."""
+    stream, width = drawing.stream, drawing.width
     async with engine.connect() as connection:
         # One transaction for marks and buckets: what is not marked in it is as new as the frames it sees.
         dirty = await reading.load_dirty(connection, stream.id)
-        cover = plan(*_widened(stream, first, last, width), width, dirty)
+        cover = plan(*_widened(stream, *steps, width), width, dirty, stream.last_step or 0)
+        found = []
         for level, low, high in cover.buckets:
-            if level * low > (stream.last_step or 0):
-                continue
-            for parts in _parts(metric):
-                rows = await reading.load_buckets(connection, stream.id, level, parts, (low, high))
-                _take_buckets(found, rows, level, width)
-    names = modules_of(layers).names if metric == "module" else layers
-    await _take_raw(found, engine, books, stream, cover, width, metric)
-    count = len(names) if metric != "none" else 0
-    numbered = rollup.combine_numbered([_padded(piece, count) for piece in found.numbered], count)
-    return StreamColumns(rollup.combine_named(found.named), numbered, names)
+            if level * low <= (stream.last_step or 0):
+                for parts in _parts(drawing.metric):
+                    rows = await reading.load_buckets(connection, stream.id, level, parts, (low, high))
+                    found.append((level, (low, high), rows))
+    for level, buckets, some in found:
+        await asyncio.to_thread(_draw_buckets, canvas, drawing, level, buckets, some)
+    await _draw_steps(canvas, engine, books, drawing, cover)
+
+
+def positions_of(own: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp]:
+    """Where each of a writer's layers stands among the wanted ones; -1: nowhere."""
+    index = {name: at for at, name in enumerate(wanted)}
+    return np.array([index.get(name, -1) for name in own], np.intp)
 
 
 def _widened(stream: Stream, first: int, last: int, width: int) -> tuple[int, int]:
@@ -77,65 +72,60 @@ def _widened(stream: Stream, first: int, last: int, width: int) -> tuple[int, in
 
 
 def _parts(metric: Metric) -> list[tuple[int, int]]:
-    wanted = [(rollup.SCALARS, rollup.USER)]
+    wanted = [(pyramid.SCALARS, pyramid.USER)]
     if metric == "layer":
-        wanted.append((rollup.LAYERS, rollup.MODULES - 1))
+        wanted.append((pyramid.LAYERS, pyramid.MODULES - 1))
     if metric == "module":
-        wanted.append((rollup.MODULES, 2 * rollup.MODULES - 1))
+        wanted.append((pyramid.MODULES, pyramid.END))
     return wanted
 
 
-def _take_buckets(found: _Found, rows: Sequence[tuple[int, int, bytes]], level: int, width: int) -> None:
-    per_column = width // level
-    named = [(bucket, data) for part, bucket, data in rows if part <= rollup.USER]
-    for piece in rollup.unpack_named([bucket for bucket, _ in named], [data for _, data in named]):
-        found.named.append(Named(piece.names, piece.columns // per_column, piece.values))
-    numbered = [row for row in rows if row[0] > rollup.USER]
-    if numbered:
-        whole = rollup.unpack_numbered(numbered)
-        found.numbered.append(Numbered(whole.columns // per_column, whole.values))
-
-
-async def _take_raw(
-    found: _Found, engine: AsyncEngine, books: Books, stream: Stream, cover: Plan, width: int, metric: Metric
+def _draw_buckets(
+    canvas: Canvas, drawing: Drawing, level: int, buckets: tuple[int, int], rows: Sequence[tuple[int, int, bytes]]
 ) -> None:
+    """``rows``: (part, packed, data), packed ones first. Of a bucket that both kinds hold the fresh one is drawn."""
+    pieces = [(pyramid.kind_of(part), packed, pyramid.unpack(data, level)) for part, packed, data in rows]
+    renewed: dict[int, list[Steps]] = {}
+    for kind, packed, piece in pieces:
+        if not packed:
+            renewed.setdefault(kind, []).append(piece.buckets)
+    for kind, packed, piece in pieces:
+        inside = (piece.buckets >= buckets[0]) & (piece.buckets <= buckets[1])
+        if packed and kind in renewed:
+            inside &= ~np.isin(piece.buckets, np.concatenate(renewed[kind]))
+        _draw(canvas, drawing, piece if inside.all() else piece.pick(inside), drawing.width // level)
+
+
+def _draw(canvas: Canvas, drawing: Drawing, piece: Buckets, factor: int) -> None:
+    if factor > _FEW:
+        piece, factor = piece.coarser(factor), 1
+    for phase in range(factor):
+        # Every second bucket falls into a column of its own, so that the canvas can add them up by itself.
+        some = piece if factor == 1 else piece.every(factor, phase)
+        if piece.names is None:
+            canvas.draw_numbered(some, drawing.positions)
+        else:
+            canvas.draw_named(some)
+
+
+async def _draw_steps(canvas: Canvas, engine: AsyncEngine, books: Books, drawing: Drawing, cover: Plan) -> None:
+    layers = drawing.metric != "none"
     for low, high in cover.raw:
-        async for first, last, rows in reading.step_pieces(engine, books, stream, low, high):
-            if len(rows.steps):
-                found.named.append(rollup.scalars_of(rows, width))
-                if metric != "none" and rows.layers.shape[1]:
-                    book = await books.of(stream)
-                    modules = modules_of([layer.name for layer in book.layers[: rows.layers.shape[1]]])
-                    found.numbered.append(
-                        rollup.layers_of(rows, width)
-                        if metric == "layer"
-                        else rollup.modules_of_rows(rows, modules, stream.norm_type, width)
-                    )
-            user = await reading.read_user(engine, stream, first, last)
-            found.named += rollup.user_of(user, first, last, width)
+        pieces = reading.step_pieces(engine, books, drawing.stream, low, high, layers=layers)
+        async for first, last, rows in pieces:
+            user = await reading.read_user(engine, drawing.stream, first, last)
+            await asyncio.to_thread(_draw_rows, canvas, drawing, rows, user)
 
 
-def _padded(piece: Numbered, series: int) -> Numbered:
-    have = piece.values.count.shape[1]
-    if have == series:
-        return piece
-    if have > series:  # layers that came after the book was read
-        return Numbered(piece.columns, piece.values.series(slice(0, series)))
-    wide = Aggregate.empty(len(piece.columns), series)
-    wide.put(range(len(piece.columns)), range(have), piece.values)
-    return Numbered(piece.columns, wide)
-
-
-def renumbered(piece: Numbered, positions: NDArray[np.intp], series: int) -> Numbered:
-    """The writer's numbering to another: series i goes to ``positions[i]``; a negative position is left out."""
-    if len(positions) == series and np.array_equal(positions, np.arange(series)):
-        return piece
-    wide = Aggregate.empty(len(piece.columns), series)
-    there = np.flatnonzero(positions >= 0)
-    wide.put(range(len(piece.columns)), positions[there], piece.values.series(there))
-    return Numbered(piece.columns, wide)
-
-
-def union(columns: Sequence[Steps]) -> Steps:
-    """All columns that occur, in order."""
-    return np.unique(np.concatenate(columns)) if columns else np.zeros(0, np.int64)
+def _draw_rows(canvas: Canvas, drawing: Drawing, rows: StepRows, user: ScalarRows) -> None:
+    width = drawing.width
+    pieces = reduction.user_of(user, width)
+    if len(rows.steps):
+        pieces.append(reduction.scalars_of(rows, width))
+        if drawing.metric == "layer":
+            pieces.append(reduction.layers_of(rows, width))
+        elif drawing.metric == "module":
+            own = drawing.modules.of_first(rows.layers.shape[1])
+            pieces.append(reduction.modules_of_rows(rows, own, drawing.stream.norm_type, width))
+    for piece in pieces:
+        _draw(canvas, drawing, piece, 1)

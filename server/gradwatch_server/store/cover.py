@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .rollup import FANOUT, LEVELS
+from .pyramid import FANOUT, LEVELS
+from .tiles import BLOCK
 
 
 @dataclass(slots=True)
@@ -24,20 +25,28 @@ def column_width(first: int, last: int, columns: int) -> int:
     return width
 
 
-def plan(first: int, last: int, width: int, dirty: Iterable[tuple[int, int]]) -> Plan:
-    """The cover of first..last by levels not above ``width``; ``dirty``: (level, bucket) that must not be used."""
-    usable = [level for level in LEVELS if level <= width]
-    stale = _spread_upwards(dirty, usable)
+def plan(first: int, last: int, width: int, dirty: Iterable[tuple[int, int]], end: int = 2**53) -> Plan:
+    """The cover of first..last by levels not above ``width``; ``dirty``: (level, bucket) that must not be used.
+
+    ``end``: the writer's last step. Of a level whose first bucket would hold no more than one of the level below
+    nothing is stored.
+    """
+    usable = [level for level in LEVELS if level <= width and (level <= BLOCK or level // FANOUT <= end)]
+    stale = _spread(dirty, usable)
     found = Plan()
     _cover(found, usable, stale, first, last)
     found.raw = _joined(found.raw)
     return found
 
 
-def _spread_upwards(dirty: Iterable[tuple[int, int]], levels: list[int]) -> Mapping[int, set[int]]:
-    # A parent is only marked once its child has been redone, so until then the child's mark speaks for it.
+def _spread(dirty: Iterable[tuple[int, int]], levels: list[int]) -> Mapping[int, set[int]]:
+    # A parent is only marked once its child has been redone, so until then the child's mark speaks for it. And the
+    # mark of a block speaks for the buckets inside it, which are made with it.
     stale: dict[int, set[int]] = {level: set() for level in levels}
     for level, bucket in dirty:
+        if level == BLOCK:
+            for finer in (finer for finer in levels if finer < BLOCK):
+                stale[finer].update(range(bucket * BLOCK // finer, (bucket + 1) * BLOCK // finer))
         while level in stale:
             stale[level].add(bucket)
             level, bucket = level * FANOUT, bucket // FANOUT

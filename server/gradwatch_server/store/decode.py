@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -91,6 +91,13 @@ class ScalarRows:
     steps: Steps
     times: Floats
     values: Floats
+    seqs: Steps  # of the frames they came in
+
+    def between(self, first: int, last: int) -> ScalarRows:
+        """Those of steps from first to last."""
+        inside = (self.steps >= first) & (self.steps <= last)
+        times, values, seqs = self.times[inside], self.values[inside], self.seqs[inside]
+        return ScalarRows(self.names, self.series[inside], self.steps[inside], times, values, seqs)
 
 
 def step_columns(frame: Frame, table: LayerTable) -> dict[str, memoryview]:
@@ -102,8 +109,13 @@ def step_columns(frame: Frame, table: LayerTable) -> dict[str, memoryview]:
     return frames.split(frame.body, [c for c in table.columns if c.name not in without], rows)
 
 
+def step_numbers(frame: Frame, table: LayerTable) -> Steps:
+    """The steps of a steps frame."""
+    return np.frombuffer(step_columns(frame, table)["step"], DTYPES["i8"])
+
+
 def decode_steps(frame: Frame, table: LayerTable, width: int) -> StepRows:
-    """The rows of one steps frame, spread over ``width`` layers of its writer."""
+    """The rows of one steps frame, spread over ``width`` layers of its writer; 0: its scalars alone."""
     parts = step_columns(frame, table)
     rows = int(frame.header["rows"])
     arrays = {c.name: np.frombuffer(parts[c.name], DTYPES[c.dtype]) for c in table.columns if c.name in parts}
@@ -111,9 +123,9 @@ def decode_steps(frame: Frame, table: LayerTable, width: int) -> StepRows:
     scalars = {name: arrays[name].astype(np.float64) for name in table.scalars if name in arrays}
     if SKIPPED in scalars:
         scalars.setdefault(OVERFLOWED, (scalars[SKIPPED] == 2).astype(np.float64))
-    values, present = _layers(arrays, table, rows)
+    values, present = _layers(arrays, table, rows) if width else (np.zeros((rows, 0), np.float32), None)
     count = len(table.layers)
-    if width != count or not np.array_equal(table.positions, np.arange(count)):
+    if width and (width != count or not np.array_equal(table.positions, np.arange(count))):
         values, present = _spread(values, present, table.positions, width)
     return StepRows(arrays["step"].astype(np.int64), times.astype(np.float64), scalars, values, present)
 
@@ -139,37 +151,6 @@ def _spread(
     return wide, there
 
 
-def join_steps(parts: Sequence[StepRows], width: int) -> StepRows:
-    """Rows of several frames in frame (seq) order: sorted by step, and of a step given twice only the last stays."""
-    if not parts:
-        none = np.zeros(0)
-        return StepRows(none.astype(np.int64), none, {}, np.zeros((0, width), np.float32), None)
-    joined = parts[0] if len(parts) == 1 else _concatenate(parts)
-    if len(joined.steps) > 1 and not (np.diff(joined.steps) > 0).all():
-        order = np.argsort(joined.steps, kind="stable")
-        steps = joined.steps[order]
-        joined = joined.take(order[np.append(steps[1:] != steps[:-1], True)])
-    return joined
-
-
-def _concatenate(parts: Sequence[StepRows]) -> StepRows:
-    names = list(dict.fromkeys(name for part in parts for name in part.scalars))
-    scalars = {
-        name: np.concatenate([p.scalars[name] if name in p.scalars else np.full(len(p.steps), MISSING) for p in parts])
-        for name in names
-    }
-    present = None
-    if any(part.present is not None for part in parts):
-        present = np.concatenate([np.ones(p.layers.shape, np.bool_) if p.present is None else p.present for p in parts])
-    return StepRows(
-        np.concatenate([part.steps for part in parts]),
-        np.concatenate([part.times for part in parts]),
-        scalars,
-        np.concatenate([part.layers for part in parts]),
-        present,
-    )
-
-
 def decode_scalars(frame: Frame) -> ScalarRows:
     """The rows of a scalars frame, checked. Raises FrameError."""
     names = frame.header.get("series")
@@ -184,7 +165,9 @@ def decode_scalars(frame: Frame) -> ScalarRows:
     if rows and int(series.max()) >= len(names):
         raise FrameError("field", f"a row names series {int(series.max())} of {len(names)}")
     check_steps(steps, increasing=False)
-    return ScalarRows(names, series, steps.astype(np.int64), times.astype(np.float64), values.astype(np.float64))
+    seqs = np.full(rows, int(frame.header["seq"]), np.int64)
+    exact = (times.astype(np.float64), values.astype(np.float64))
+    return ScalarRows(names, series, steps.astype(np.int64), *exact, seqs)
 
 
 def check_steps(steps: NDArray[Any], *, increasing: bool) -> None:

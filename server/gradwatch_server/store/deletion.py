@@ -39,7 +39,7 @@ async def sweep(store: Store) -> None:
     async with store.engines.read.connect() as connection:
         numbers = (await connection.scalars(select(c.id).where(c.state == "deleted"))).all()
     for number in numbers:
-        for table in (tables.frames, tables.rollups):
+        for table in (tables.frames, tables.tiles, tables.pyramid, tables.sealed):
             while await store.writer.run(lambda connection, t=table, n=number: _delete_some(connection, t, n)):  # type: ignore[misc]
                 pass
 

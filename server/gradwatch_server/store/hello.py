@@ -38,6 +38,7 @@ async def introduce(
         "state": "running",
         "steps_span": 0,
         "scalars_span": 0,
+        "thinned_to": 0,
         "seen_at": now,
     }
     result = await connection.execute(insert(tables.writers).values(values).returning(tables.writers.c.id))

@@ -13,18 +13,19 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
-from . import checks, hello, landscape_frames, tables, upsert
+from . import checks, hello, landscape_frames, sealed, tables, upsert
 from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
 from .states import refresh_run
+from .tiles import BLOCK
 
-FINEST: Final = 64  # steps in a bucket of the lowest roll-up level
 MOST_USER_SERIES: Final = 1_000
 # Event names of the hook itself; everything else that comes as an event was the user's.
 HOOK_EVENTS: Final = frozenset(
     {"fallback", "degraded", "overflow", "dropped", "wiring", "fold", "detached", "probe", "probe_tripwire"}
 )
+CONTROL_EVENT: Final = "control"  # by which a hook says what became of a command
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,12 @@ class Batch:
             return False
         pending = self._frames.get((writer.key, seq))
         columns = tables.frames.c
-        known = (
-            pending["crc"]
-            if pending
-            else await self.connection.scalar(
-                select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
-            )
-        )
+        known = pending["crc"] if pending else None
+        if known is None:
+            hot = select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
+            known = await self.connection.scalar(hot)
+        if known is None:
+            known = await sealed.checksum_of(self.connection, writer.id, seq)
         if known != checksum:
             raise FrameError("conflict", f"frame {seq} of this writer is already stored with other bytes")
         return True
@@ -190,10 +190,20 @@ class Batch:
         steps = np.frombuffer(step_columns(frame, table)["step"], DTYPES["i8"])
         check_steps(steps, increasing=True)
         first, last = int(steps[0]), int(steps[-1])
+        if first < writer.thinned_to:
+            self._say_late(writer, frame, steps[steps < writer.thinned_to])
+            steps = steps[steps >= writer.thinned_to]
+            if not len(steps):
+                return Stored(frame.header["rows"], first, last, int(Kind.DROPPED))
         self._cover(writer, run, first, last, dense=True)
         writer.steps_span = max(writer.steps_span, last - first)
         self._touch(writer, steps)
-        return Stored(len(steps), first, last)
+        return Stored(frame.header["rows"], first, last)
+
+    def _say_late(self, writer: WriterState, frame: Frame, steps: np.ndarray[Any, Any]) -> None:
+        first, last = int(steps[0]), int(steps[-1])
+        text = f"{len(steps)} rows (steps {first} to {last}) came after their steps were thinned, and were dropped"
+        self._say_event(writer, frame, kind="hook", step=first, time=self.now, name="dropped", text=text)
 
     def _scalars(self, writer: WriterState, run: RunState, frame: Frame) -> Stored:
         rows = decode_scalars(frame)
@@ -230,7 +240,7 @@ class Batch:
         self._say_event(
             writer,
             frame,
-            kind="hook" if name in HOOK_EVENTS else "user",
+            kind="hook" if name in HOOK_EVENTS else "control" if name == CONTROL_EVENT else "user",
             step=frames.check_count("'step'", header.get("step")),
             time=checks.moment(header, "time"),
             name=name,
@@ -280,8 +290,8 @@ class Batch:
         self.change(run.id).steps(first, last)
 
     def _touch(self, writer: WriterState, steps: Iterable[int] | np.ndarray[Any, Any]) -> None:
-        buckets = np.unique(np.asarray(steps) // FINEST)
-        self._dirty += [(writer.id, FINEST, bucket) for bucket in buckets.tolist()]
+        blocks = np.unique(np.asarray(steps) // BLOCK)
+        self._dirty += [(writer.id, BLOCK, block) for block in blocks.tolist()]
 
     def _alive(self, writer: WriterState, kind: Kind) -> None:
         writer.seen_at = self.now

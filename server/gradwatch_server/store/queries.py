@@ -13,21 +13,23 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from . import columns as reduced
-from . import reading, rollup, sampling, tables
+from . import reading, sampling, tables
 from .aggregate import Aggregate
-from .columns import Metric
+from .canvas import Canvas
+from .columns import Drawing, Metric, draw, positions_of
 from .cover import column_width
-from .decode import LAYER_METRIC, MISSING, StepRows, Steps
+from .decode import LAYER_METRIC, MISSING, ScalarRows, StepRows, Steps
 from .modules import modules_of
+from .pyramid import FINEST
 from .reading import Books, Stream
-from .rollup import Named, Numbered
+from .registry import LayerBook
 from .sample_frames import HISTOGRAM
 from .sampling import Histograms
 from .views import Segment, View, make_view
 
 MOST_COLUMNS: Final = 10_000
 MOST_CELLS: Final = 4_000_000  # columns x layers of one answer
+MOST_READ: Final = 12_000_000  # steps x layers that are looked at one by one for an answer: some tenths of a second
 HEAVY_QUERIES: Final = 2  # at a time; further ones wait, so that readers never starve the writer
 
 # The order in which the standard series appear; others follow by name.
@@ -95,13 +97,13 @@ class RawRows:
 
     stream: Stream
     dense: StepRows
-    user: list[Named]  # one for each series that was logged
+    user: ScalarRows  # by series and step
     layer_names: list[str]
 
     @property
     def steps(self) -> Steps:
         """All steps at which anything came."""
-        return reduced.union([self.dense.steps, *(named.columns for named in self.user)])
+        return np.union1d(self.dense.steps, self.user.steps)
 
     def times(self) -> NDArray[np.float64]:
         """When the steps were; NaN where only logged values are."""
@@ -116,9 +118,10 @@ class RawRows:
         values = np.full((len(steps), len(names)), MISSING)
         at = np.searchsorted(steps, self.dense.steps)
         index = {name: column for column, name in enumerate(names)}
-        for named in self.user:
-            if named.names[0] in index:
-                values[np.searchsorted(steps, named.columns), index[named.names[0]]] = named.values.last[:, 0]
+        for number, name in enumerate(self.user.names):
+            mine = self.user.series == number
+            if name in index:
+                values[np.searchsorted(steps, self.user.steps[mine]), index[name]] = self.user.values[mine]
         for name in index.keys() & self.dense.scalars.keys():
             values[at, index[name]] = self.dense.scalars[name]
         return values
@@ -178,10 +181,20 @@ class Queries:
         """The columns that touch first..last, each whole, whatever the range."""
         first, last = first // width * width, last // width * width + width - 1
         wanted = await self.series_names(view) if names is None else names
+        drawn = [Segment(s.stream, max(first, s.first), min(last, s.last)) for s in view.segments]
+        drawn = [segment for segment in drawn if segment.first <= segment.last]
         async with self.heavy:
-            parts = [await self._segment(s, first, last, width, metric) for s in view.segments]
-        layer_names = await self._layer_names(view.run, metric)
-        return await asyncio.to_thread(_join, parts, width, wanted, layer_names, metric)
+            books = [await self._books.of(segment.stream) for segment in drawn]
+            # After the books, so that none of their layers is missing.
+            layer_names = await self._layer_names(view.run, metric)
+            low, high = (drawn[0].first // width, max(s.last for s in drawn) // width) if drawn else (0, -1)
+            dtype = np.float64 if metric == "module" or any(book.exact for book in books) else np.float32
+            canvas = Canvas(low, high, wanted, None if metric == "none" else layer_names, dtype)
+            for segment, book in zip(drawn, books, strict=True):
+                drawing = _drawing(segment.stream, book, width, metric, layer_names)
+                await draw(canvas, self._engine, self._books, drawing, (segment.first, segment.last))
+        columns, scalars, layers = await asyncio.to_thread(canvas.finished)
+        return Reduced(width, columns * width, wanted, scalars, layer_names, layers)
 
     async def sampled(self, view: View, metric: str, first: int, last: int, width: int) -> Reduced:
         """A sampled layer metric over all columns of the view that touch first..last; blank where none was taken."""
@@ -203,12 +216,6 @@ class Queries:
         columns = sampling.columns_of(view, first, last, width)
         return await asyncio.to_thread(sampling.add_histograms, found, columns, width)
 
-    async def _segment(
-        self, segment: Segment, first: int, last: int, width: int, metric: Metric
-    ) -> reduced.StreamColumns:
-        low, high = max(first, segment.first), min(last, segment.last)
-        return await reduced.stream_columns(self._engine, self._books, segment.stream, low, high, width, metric)
-
     async def _layer_names(self, run: str, metric: Metric) -> list[str]:
         if metric == "none":
             return []
@@ -220,64 +227,43 @@ class Queries:
         found: list[RawRows] = []
         count = 0
         async with self.heavy:
-            async for _, end, rows in self.pieces(view, first, last):
+            async for _, end, rows in self.pieces(view, first, last, layers=False):
                 found.append(rows)
                 count += len(rows.steps)
                 if count >= limit and end < last:
                     return _page(found, names, limit, end + 1)
         return _page(found, names, limit, None)
 
-    async def pieces(self, view: View, first: int, last: int) -> AsyncIterator[tuple[int, int, RawRows]]:
-        """Pieces of raw rows in step order: first step, last step, rows."""
+    async def pieces(
+        self, view: View, first: int, last: int, *, layers: bool = True
+    ) -> AsyncIterator[tuple[int, int, RawRows]]:
+        """Pieces of raw rows in step order: first step, last step, rows; without ``layers`` their scalars alone."""
         for segment in view.segments:
-            low, high = max(first, segment.first), min(last, segment.last)
-            async for start, end, rows in reading.step_pieces(self._engine, self._books, segment.stream, low, high):
-                user = await reading.read_user(self._engine, segment.stream, start, end)
-                book = await self._books.of(segment.stream)
+            stream, low, high = segment.stream, max(first, segment.first), min(last, segment.last)
+            found = reading.step_pieces(self._engine, self._books, stream, low, high, layers=layers)
+            async for start, end, rows in found:
+                user = await reading.read_user(self._engine, stream, start, end)
+                book = await self._books.of(stream)
                 names = [layer.name for layer in book.layers[: rows.layers.shape[1]]]
-                yield start, end, RawRows(segment.stream, rows, rollup.user_of(user, start, end, 1), names)
+                yield start, end, RawRows(stream, rows, user, names)
 
 
-def choose_width(first: int, last: int, columns: int, layers: int) -> int:
-    """The width of columns for first..last, so that neither their number nor columns x layers grow too big."""
-    return column_width(first, last, max(1, min(columns, MOST_COLUMNS, MOST_CELLS // max(1, layers))))
+def _drawing(stream: Stream, book: LayerBook, width: int, metric: Metric, wanted: list[str]) -> Drawing:
+    own = [layer.name for layer in book.layers]
+    modules = modules_of(own if metric == "module" else [])
+    return Drawing(stream, width, metric, modules, positions_of(modules.names if metric == "module" else own, wanted))
 
 
-def _join(
-    parts: list[reduced.StreamColumns], width: int, names: list[str], layer_names: list[str], metric: Metric
-) -> Reduced:
-    scalars = rollup.combine_named([part.scalars for part in parts])
-    pieces = []
-    index = {name: at for at, name in enumerate(layer_names)}
-    for part in parts:
-        positions = np.array([index.get(name, -1) for name in part.names], np.intp)
-        pieces.append(reduced.renumbered(part.layers, positions, len(layer_names)))
-    layers = rollup.combine_numbered(pieces if metric != "none" else [], len(layer_names))
-    columns = reduced.union([scalars.columns, layers.columns])
-    return Reduced(
-        width,
-        columns * width,
-        names,
-        _placed(scalars, columns, names),
-        layer_names,
-        None if metric == "none" else _on(layers, columns),
-    )
+def choose_width(first: int, last: int, columns: int, layers: int, thinned_to: int = 0) -> int:
+    """The width of columns for first..last, so that neither their number nor columns x layers grow too big.
 
-
-def _placed(named: Named, columns: Steps, names: list[str]) -> Aggregate:
-    index = {name: at for at, name in enumerate(named.names)}
-    wide = Aggregate.empty(len(columns), len(names))
-    here = [at for at, name in enumerate(names) if name in index]
-    wide.put(np.searchsorted(columns, named.columns), here, named.values.series([index[names[at]] for at in here]))
-    return wide
-
-
-def _on(numbered: Numbered, columns: Steps) -> Aggregate:
-    if len(numbered.columns) == len(columns):
-        return numbered.values
-    wide = Aggregate.empty(len(columns), numbered.values.count.shape[1])
-    wide.put(np.searchsorted(columns, numbered.columns), range(wide.count.shape[1]), numbered.values)
-    return wide
+    Of many layers, columns narrower than the pyramid's finest are given where few steps are asked for; and of layers
+    of steps before ``thinned_to`` none are.
+    """
+    width = column_width(first, last, max(1, min(columns, MOST_COLUMNS, MOST_CELLS // max(1, layers))))
+    if layers and width < FINEST and (first < thinned_to or (last - first + 1) * layers > MOST_READ):
+        return FINEST
+    return width
 
 
 def _page(found: list[RawRows], names: list[str], limit: int, then: int | None) -> RawPage:

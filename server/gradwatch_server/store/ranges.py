@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Ranges:
     """Whole numbers kept as closed ranges, so that a million of them take no more room than their holes."""
@@ -16,11 +19,13 @@ class Ranges:
             self.add(number)
 
     @classmethod
-    def upto(cls, through: int) -> Ranges:
-        """All numbers from 0 to ``through``."""
+    def of(cls, numbers: NDArray[np.int64]) -> Ranges:
+        """Numbers in any order, a number twice or not."""
+        ordered = np.unique(numbers)
+        ends = np.flatnonzero(np.append(np.diff(ordered) != 1, True)) if len(ordered) else np.zeros(0, np.intp)
         ranges = cls()
-        if through >= 0:
-            ranges._starts, ranges._ends = [0], [through]
+        ranges._ends = ordered[ends].tolist()
+        ranges._starts = ordered[np.append(0, ends[:-1] + 1)].tolist() if len(ends) else []
         return ranges
 
     def __contains__(self, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Stored frames and buckets of one writer, read in bounded pieces and short transactions."""
+"""Stored steps and buckets of one writer, read in bounded pieces and short transactions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from gradwatch import frames
 from gradwatch.frames import Kind
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from . import tables
-from .decode import ScalarRows, StepRows, decode_scalars, decode_steps, join_steps
+from .decode import Mask, ScalarRows, StepRows, Steps, decode_scalars, decode_steps
+from .pyramid import GROUP
 from .registry import LayerBook, load_book
+from .tiles import (
+    BLOCK,
+    CHUNK,
+    FRESH_HEAD,
+    FRESH_USER,
+    HEAD,
+    LAYERS,
+    PACKED,
+    USER,
+    SealedRows,
+    joined_rows,
+    joined_user,
+    unpack_head,
+    unpack_layers,
+    unpack_user,
+)
 
 PIECE_BYTES = 8 << 20  # decoded at a time
 # At most, of one kind: histograms of MAX_LAYERS layers take some 40 of the 128 KiB that a hook gives a frame.
@@ -35,6 +55,7 @@ class Stream:
     last_step: int | None
     steps_span: int
     scalars_span: int
+    thinned_to: int
     tables: int  # layer tables that had arrived when this was read
 
 
@@ -76,10 +97,41 @@ async def load_streams(connection: AsyncConnection, run: str) -> list[Stream]:
     return [Stream(**row._mapping) for row in rows]
 
 
-async def load_frames(
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Some steps of a writer as one transaction saw them."""
+
+    packed: list[bytes]
+    fresh: list[bytes]
+    tiles: list[tuple[int, int, bytes]]  # part, first step, data
+    frames: list[frames.Frame]
+
+
+async def load_stored(connection: AsyncConnection, stream: Stream, first: int, last: int, *, layers: bool) -> Stored:
+    """All that holds a step from first to last: heads, tiles (where layers are wanted), and what is not yet sealed."""
+    tiled = await _load_tiles(connection, stream, (LAYERS, 2**31 - 1), first, last) if layers else []
+    return Stored(
+        [data for _, _, data in await _load_tiles(connection, stream, (HEAD, HEAD), first, last)],
+        [data for _, _, data in await _load_tiles(connection, stream, (FRESH_HEAD, FRESH_HEAD), first, last)],
+        tiled,
+        await _load_frames(connection, stream, Kind.STEPS, first, last),
+    )
+
+
+async def _load_tiles(
+    connection: AsyncConnection, stream: Stream, parts: tuple[int, int], first: int, last: int
+) -> list[tuple[int, int, bytes]]:
+    c = tables.tiles.c
+    widest = PACKED if parts[1] < FRESH_HEAD else BLOCK
+    mine = (c.writer == stream.id) & c.part.between(*parts)
+    near = c.first.between(first - widest + 1, last) & (c.last >= first)
+    rows = await connection.execute(select(c.part, c.first, c.data).where(mine & near).order_by(c.part, c.first))
+    return [(part, start, bytes(data)) for part, start, data in rows]
+
+
+async def _load_frames(
     connection: AsyncConnection, stream: Stream, kind: Kind, first: int, last: int
 ) -> list[frames.Frame]:
-    """Frames of ``kind`` that hold a step from first to last, in seq order."""
     c = tables.frames.c
     span = stream.steps_span if kind is Kind.STEPS else stream.scalars_span
     mine = (c.writer == stream.id) & (c.kind == int(kind))
@@ -88,41 +140,106 @@ async def load_frames(
     return [frames.decode(data) for data in rows.all()]
 
 
-async def read_steps(engine: AsyncEngine, books: Books, stream: Stream, first: int, last: int) -> StepRows:
-    """The step rows from first to last, each step once, in step order."""
+async def read_steps(
+    engine: AsyncEngine, books: Books, stream: Stream, first: int, last: int, *, layers: bool = True
+) -> StepRows:
+    """The step rows from first to last, each step once, in step order; without ``layers`` their scalars alone."""
     async with engine.connect() as connection:
-        found = await load_frames(connection, stream, Kind.STEPS, first, last)
-    book = await books.for_frames(stream.id, found)
-    return await asyncio.to_thread(_rows_between, found, book, first, last)
+        stored = await load_stored(connection, stream, first, last, layers=layers)
+    book = await books.for_frames(stream.id, stored.frames)
+    return (await asyncio.to_thread(assemble, stored, book, (first, last), layers=layers)).rows
 
 
-def _rows_between(found: list[frames.Frame], book: LayerBook, first: int, last: int) -> StepRows:
-    width = len(book.layers)
-    parts = [decode_steps(frame, book.tables[frame.header["table"]], width) for frame in found]
-    rows = join_steps(parts, width)
-    low, high = rows.steps.searchsorted([first, last + 1])
-    return rows if low == 0 and high == len(rows.steps) else rows.take(slice(int(low), int(high)))
+def assemble(stored: Stored, book: LayerBook, steps: tuple[int, int], *, layers: bool) -> SealedRows:
+    """The rows from step to step that were stored, of two rows of a step the one with the higher seq."""
+    first, last = steps
+    width = len(book.layers) if layers else 0
+    parts = []
+    if stored.packed or stored.fresh:
+        parts.append(sealed_rows(stored, width, first // BLOCK * BLOCK, (last // BLOCK + 1) * BLOCK))
+    for frame in stored.frames:
+        rows = decode_steps(frame, book.tables[frame.header["table"]], width)
+        parts.append(SealedRows(rows, np.full(len(rows.steps), frame.header["seq"], np.int64)))
+    whole = joined_rows(parts, width)
+    low, high = whole.rows.steps.searchsorted([first, last + 1]).tolist()
+    return whole if low == 0 and high == len(whole.seqs) else whole.take(slice(low, high))
 
 
-async def read_user(engine: AsyncEngine, stream: Stream, first: int, last: int) -> list[ScalarRows]:
-    """Frames of user-logged series that hold a step from first to last, in seq order."""
-    if stream.scalars_span == 0 and stream.first_step is None:
-        return []
+def sealed_rows(stored: Stored, width: int, begin: int, end: int) -> SealedRows:
+    """Sealed rows of whole blocks from ``begin`` to before ``end``."""
+    fresh = [unpack_head(data) for data in stored.fresh]
+    redone = np.unique(np.concatenate([np.zeros(0, np.int64), *(head.rows.steps // BLOCK for head in fresh)]))
+    parts = []
+    for head in map(unpack_head, stored.packed):
+        # A block that was sealed once more has its tiles by its fresh head's rows.
+        stale = np.isin(head.rows.steps // BLOCK, redone)
+        parts.append(head.take(~stale) if stale.any() else head)
+    heads = joined_rows([*parts, *fresh], 0)
+    low, high = heads.rows.steps.searchsorted([begin, end]).tolist()
+    heads = heads.take(slice(low, high))
+    if not width:
+        return heads
+    values, present = _layers(stored.tiles, heads.rows.steps, width)
+    return SealedRows(dataclasses.replace(heads.rows, layers=values, present=present), heads.seqs)
+
+
+def _layers(tiles: Sequence[tuple[int, int, bytes]], steps: Steps, width: int) -> tuple[NDArray[Any], Mask | None]:
+    unpacked = [(part - LAYERS, first, *unpack_layers(data)) for part, first, data in tiles]
+    dtype = np.result_type(np.float32, *(table.dtype for _, _, table, _ in unpacked))
+    values = np.zeros((len(steps), width), dtype)
+    present = np.zeros(values.shape, np.bool_)
+    for chunk, first, table, there in unpacked:
+        rows = slice(*steps.searchsorted([first, first + BLOCK]).tolist())
+        series = slice(chunk * CHUNK, chunk * CHUNK + table.shape[1])
+        values[rows, series] = table[:, : width - series.start]  # layers may have come after the book was read
+        present[rows, series] = True if there is None else there[:, : width - series.start]
+    return values, None if present.all() else present
+
+
+async def read_user(engine: AsyncEngine, stream: Stream, first: int, last: int) -> ScalarRows:
+    """What the user logged at steps from first to last, by series and step."""
     async with engine.connect() as connection:
-        found = await load_frames(connection, stream, Kind.SCALARS, first, last)
-    return [decode_scalars(frame) for frame in found]
+        sealed, hot = await load_user(connection, stream, first, last)
+    return joined_user([part.between(first, last) for part in [*sealed, *map(decode_scalars, hot)]])
+
+
+async def load_user(
+    connection: AsyncConnection, stream: Stream, first: int, last: int
+) -> tuple[list[ScalarRows], list[frames.Frame]]:
+    """What holds a logged value at a step from first to last: sealed parts, and frames not yet sealed."""
+    sealed = [
+        unpack_user(data)
+        for part in (USER, FRESH_USER)
+        for _, _, data in await _load_tiles(connection, stream, (part, part), first, last)
+    ]
+    return sealed, await _load_frames(connection, stream, Kind.SCALARS, first, last)
 
 
 async def step_pieces(
-    engine: AsyncEngine, books: Books, stream: Stream, first: int, last: int
+    engine: AsyncEngine, books: Books, stream: Stream, first: int, last: int, *, layers: bool = True
 ) -> AsyncIterator[tuple[int, int, StepRows]]:
     """Pieces of first..last that take bounded memory: (first step, last step, rows)."""
     first, last = max(first, stream.first_step or 0), min(last, -1 if stream.last_step is None else stream.last_step)
     while first <= last:
-        width = len((await books.of(stream)).layers)
-        end = min(last, first + max(64, PIECE_BYTES // (4 * width + 100)) - 1)
-        yield first, end, await read_steps(engine, books, stream, first, end)
+        width = len((await books.of(stream)).layers) if layers else 0
+        most = max(BLOCK, PIECE_BYTES // (4 * width + 200)) // BLOCK * BLOCK
+        end = min(last, (first // BLOCK) * BLOCK + most - 1)
+        rows = await read_steps(engine, books, stream, first, end, layers=layers)
+        yield first, end, rows
         first = end + 1
+        if not len(rows.steps) and first <= last:
+            first = max(first, await _next_step(engine, stream, first, last))
+
+
+async def _next_step(engine: AsyncEngine, stream: Stream, first: int, last: int) -> int:
+    """A step not after the next that is stored, from first to last, so that a wide gap is not read piece by piece."""
+    t, f = tables.tiles.c, tables.frames.c
+    hot = f.kind.in_((int(Kind.STEPS), int(Kind.SCALARS)))
+    async with engine.connect() as connection:
+        tiled = await connection.scalar(select(func.min(t.first)).where(t.writer == stream.id, t.last >= first))
+        framed = select(func.min(f.first_step)).where(f.writer == stream.id, hot, f.last_step >= first)
+        found = [step for step in (tiled, await connection.scalar(framed)) if step is not None]
+    return min(found, default=last + 1)
 
 
 async def load_samples(
@@ -171,15 +288,16 @@ def _coarse_to_fine(count: int) -> list[int]:
 async def load_buckets(
     connection: AsyncConnection, writer: int, level: int, parts: tuple[int, int], buckets: tuple[int, int]
 ) -> list[tuple[int, int, bytes]]:
-    """Stored rows (part, bucket, data) of a level, parts and buckets from..to."""
-    c = tables.rollups.c
-    mine = (c.writer == writer) & (c.level == level) & c.part.between(*parts) & c.bucket.between(*buckets)
-    rows = await connection.execute(select(c.part, c.bucket, c.data).where(mine).order_by(c.part, c.bucket))
-    return [(part, bucket, bytes(data)) for part, bucket, data in rows]
+    """Rows (part, packed, data) of a level and parts from..to that may hold buckets from..to; packed ones first."""
+    c = tables.pyramid.c
+    mine = (c.writer == writer) & (c.level == level) & c.part.between(*parts)
+    near = c.first.between(buckets[0] - GROUP + 1, buckets[1])
+    rows = await connection.execute(select(c.part, c.packed, c.data).where(mine & near))
+    return sorted(((part, packed, bytes(data)) for part, packed, data in rows), key=lambda row: (-row[1], row[0]))
 
 
 async def load_dirty(connection: AsyncConnection, writer: int) -> list[tuple[int, int]]:
-    """(level, bucket) of a writer whose roll-up is behind its frames."""
+    """(level, bucket) of a writer whose pyramid is behind its frames."""
     c = tables.dirty.c
-    rows = await connection.execute(select(c.level, c.bucket).where(c.writer == writer))
+    rows = await connection.execute(select(c.level, c.bucket).where(c.writer == writer, c.level > 0))
     return [(level, bucket) for level, bucket in rows]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from gradwatch import frames
 from gradwatch.frames import Column
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from . import tables
-from .decode import Layer, LayerTable
+from . import sealed, tables
+from .decode import LAYER_METRIC, Layer, LayerTable
 from .ranges import Ranges
 
 
@@ -36,6 +36,11 @@ class LayerBook:
     tables: dict[str, LayerTable] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether some norms are float64."""
+        return any(c.name == LAYER_METRIC and c.dtype == "f8" for table in self.tables.values() for c in table.columns)
 
     def add(self, name: str, base: LayerTable | None, layers: list[Layer], columns: list[Column]) -> LayerTable:
         """Take in one part of a layer table; names seen before keep their number."""
@@ -68,6 +73,7 @@ class WriterState:
     last_step: int | None
     steps_span: int
     scalars_span: int
+    thinned_to: int
     seen_at: float
     ended_at: float | None
     seqs: Ranges = field(default_factory=Ranges)
@@ -137,7 +143,7 @@ class Registry:
 def writer_from_row(row: Any) -> WriterState:
     """A writer as its row tells, without its frames and tables."""
     names = ("id", "key", "run", "attempt", "rank", "norm_type", "start_step", "state", "reason", "first_step")
-    more = ("last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
+    more = ("last_step", "steps_span", "scalars_span", "thinned_to", "seen_at", "ended_at")
     return WriterState(*(getattr(row, name) for name in names + more))
 
 
@@ -157,8 +163,5 @@ async def load_book(connection: AsyncConnection, writer: int) -> LayerBook:
 
 async def _load_seqs(connection: AsyncConnection, writer: int) -> Ranges:
     seq = tables.frames.c.seq
-    mine = tables.frames.c.writer == writer
-    count, last = (await connection.execute(select(func.count(), func.max(seq)).where(mine))).one()
-    if count and count == last + 1:
-        return Ranges.upto(last)
-    return Ranges((await connection.scalars(select(seq).where(mine).order_by(seq))).all())
+    hot = (await connection.scalars(select(seq).where(tables.frames.c.writer == writer))).all()
+    return Ranges.of(np.concatenate([np.array(hot, np.int64), await sealed.load_seqs(connection, writer)]))

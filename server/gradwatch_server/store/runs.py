@@ -50,9 +50,11 @@ async def get_run(connection: AsyncConnection, run: str) -> dict[str, Any] | Non
 
 
 async def get_about(connection: AsyncConnection, run: str) -> dict[str, Any]:
-    """What the newest hello said: config, clip, norm_type, host, ...; and whether the run takes commands."""
-    about = await connection.scalar(select(tables.runs.c.about).where(tables.runs.c.id == run))
-    return {"control": False, **json.loads(about or "{}")}  # hooks before the first command said nothing of it
+    """What the newest hello said: config, clip, norm_type, host, ...; whether the run takes commands, and which."""
+    stored = await connection.scalar(select(tables.runs.c.about).where(tables.runs.c.id == run))
+    about = json.loads(stored or "{}")
+    # Runs stored before the first command know nothing of it, and those before the second one only that one.
+    return {"control": False, "commands": ["probe_landscape"] if about.get("control") else [], **about}
 
 
 async def get_attempts(connection: AsyncConnection, run: str) -> list[dict[str, Any]]:

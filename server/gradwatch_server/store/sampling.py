@@ -102,7 +102,7 @@ def columns_of(view: View, first: int, last: int, width: int) -> Steps:
 
 def reduce_samples(found: Sampled, names: Sequence[str], columns: Steps, width: int) -> Aggregate:
     """Columns x layers of sampled values, over as many steps as were sampled; ``names``: the run's layers."""
-    wide = Aggregate.empty(len(columns), len(names))
+    wide = Aggregate.empty(len(columns), len(names), last=False)
     index = {name: at for at, name in enumerate(names)}
     parts = [rows.numbered(np.array([index.get(name, -1) for name in own], np.intp)) for rows, own in found.parts]
     rows = latest(joined(parts)) if parts else None
@@ -111,11 +111,11 @@ def reduce_samples(found: Sampled, names: Sequence[str], columns: Steps, width: 
     layers, steps = rows.layers, rows.steps
     # Numbered by layer and then by column, so that they rise.
     cells = layers * len(columns) + np.searchsorted(columns, steps // width)
-    filled, reduced = reduce_rows(cells, rows.columns["value"][:, None], None, 1)
-    reduced.last_step[:, 0] = steps[np.searchsorted(cells, filled, side="right") - 1]
+    filled, reduced = reduce_rows(cells, rows.columns["value"][:, None], None, 1, last=False)
     layer, column = np.divmod(filled, len(columns))
     for mine, theirs in zip(wide.fields(), reduced.fields(), strict=True):
-        mine[column, layer] = theirs[:, 0]
+        if mine is not None and theirs is not None:
+            mine[column, layer] = theirs[:, 0]
     return wide
 
 

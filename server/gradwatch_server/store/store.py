@@ -13,12 +13,12 @@ from .probes import Probes
 from .queries import Queries
 from .reading import Books
 from .registry import Registry
-from .roller import Roller
+from .sealer import Sealer
 from .writer import Writer
 
 
 class Store:
-    """One database with its writer, its readers and its roll-up."""
+    """One database with its writer, its readers and its sealer."""
 
     def __init__(self, url: str, reached: Callable[[str], None] = lambda boundary: None) -> None:
         self.engines = open_engines(url)
@@ -27,23 +27,23 @@ class Store:
         self.writer = Writer(self.engines.write, self.registry, self._committed, reached)
         self.queries = Queries(self.engines.read, self.books)
         self.probes = Probes(self.engines.read, self.queries.heavy)
-        self.roller = Roller(self.engines.read, self.books, self.writer)
+        self.sealer = Sealer(self.engines.read, self.books, self.writer, reached)
         self.heard: dict[str, float] = {}  # when writers were last heard of, heartbeats included
         self._listeners: list[Callable[[dict[str, RunChange]], None]] = []
-        self._rolling: asyncio.Task[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Bring the schema up to date and begin to work."""
-        await upgrade(self.engines.write)
+        await upgrade(self.engines.plain)
         self.writer.start()
-        self._rolling = asyncio.create_task(self.roller.run(), name="gradwatch roll-up")
+        self._sealing = asyncio.create_task(self.sealer.run(), name="gradwatch sealer")
 
     async def close(self) -> None:
         """Finish what is pending and let go of the database."""
-        if self._rolling:
-            self._rolling.cancel()
+        if self._sealing:
+            self._sealing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._rolling
+                await self._sealing
         await self.writer.close()
         await self.engines.dispose()
 
@@ -61,5 +61,5 @@ class Store:
             listener(changes)
 
     def _committed(self, changes: dict[str, RunChange]) -> None:
-        self.roller.wake()
+        self.sealer.wake()
         self.publish(changes)

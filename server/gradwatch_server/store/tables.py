@@ -76,13 +76,15 @@ writers = Table(
     # first frame may begin.
     Column("steps_span", BigInteger, nullable=False),
     Column("scalars_span", BigInteger, nullable=False),
+    # Layers of steps below this one were thinned to the pyramid.
+    Column("thinned_to", BigInteger, nullable=False),
     Column("seen_at", Float(53), nullable=False),
     Column("ended_at", Float(53)),
     Index("writers_by_run", "run", "attempt", "rank"),
 )
 
 frames = Table(
-    "frames",  # the hot log: every frame as it came
+    "frames",  # the hot log: frames as they came; those of steps and logged values until they are sealed
     metadata,
     Column("writer", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
@@ -125,18 +127,39 @@ user_series = Table(
     Column("name", Text, primary_key=True),
 )
 
-rollups = Table(
-    "rollups",
+tiles = Table(
+    "tiles",  # sealed steps: see tiles.py
+    metadata,
+    Column("writer", BigInteger, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),  # step at which the block, or the 16, begin
+    Column("last", BigInteger, nullable=False),
+    Column("time", Float(53)),  # of the last step in it
+    Column("data", LargeBinary, nullable=False),
+)
+
+sealed = Table(
+    "sealed",  # which frames have gone into tiles: see sealed.py
+    metadata,
+    Column("writer", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+pyramid = Table(
+    "pyramid",  # see pyramid.py
     metadata,
     Column("writer", BigInteger, primary_key=True, autoincrement=False),
     Column("level", BigInteger, primary_key=True, autoincrement=False),  # steps in a bucket: 64, 256, 1024, ...
-    Column("part", Integer, primary_key=True, autoincrement=False),  # which series: see rollup.py
-    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),  # the first bucket it may hold
+    Column("packed", SmallInteger, primary_key=True, autoincrement=False),  # 0: fresh
     Column("data", LargeBinary, nullable=False),
 )
 
 dirty = Table(
-    "dirty",  # buckets whose roll-up is older than the frames: the roll-up's durable cursor
+    "dirty",  # what the sealer has to do: its durable cursor, see sealer.py
     metadata,
     Column("writer", BigInteger, primary_key=True, autoincrement=False),
     Column("level", BigInteger, primary_key=True, autoincrement=False),

@@ -36,6 +36,11 @@ class View:
         return min((s.first for s in self.segments), default=None)
 
     @property
+    def thinned_to(self) -> int:
+        """Of layers of steps before this one only the pyramid is left."""
+        return max((s.stream.thinned_to for s in self.segments), default=0)
+
+    @property
     def last_step(self) -> int | None:
         """The last step that can be seen, or None."""
         return max((s.last for s in self.segments), default=None)

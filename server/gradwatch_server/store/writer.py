@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from gradwatch.frames import Frame, FrameError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..changes import RunChange
+from .engine import reason, trouble
 from .intake import Batch
 from .registry import Registry, WriterState
 
@@ -27,6 +28,12 @@ Publish = Callable[[dict[str, RunChange]], None]
 # Bytes in one commit. PostgreSQL's acks come late under big batches (91 ms at 1 MB, 8 ms at 96 kB).
 _BATCH: Final = {"sqlite": 4 << 20, "postgresql": 256 << 10}
 MOST_PENDING: Final = 64 << 20  # bytes on their way into the database; beyond it sockets are not read
+
+# Seconds that frames wait here for a database that is away, as while it is started anew; then they are refused, and
+# wait in the spools of their writers, where there is more room.
+_PATIENCE: Final = 5.0
+_PAUSE: Final = 0.25  # seconds between two tries
+_LAST_WORDS: Final = 2.0  # seconds to write what is pending when the server ends
 
 
 @dataclass(slots=True)
@@ -50,6 +57,8 @@ class Writer:
         self._room.set()
         self._pending = 0
         self._closing = False
+        self._failing_since: float | None = None  # monotonic seconds
+        self.trouble: str | None = None  # why frames are not taken now: "full" or "busy"
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -57,11 +66,16 @@ class Writer:
         self._task = asyncio.create_task(self._loop(), name="gradwatch writer")
 
     async def close(self) -> None:
-        """Write what is pending, then stop."""
+        """Write what is pending, then stop; what a database that does not answer has not taken is refused."""
         self._closing = True
         self._wake.set()
         if self._task:
-            await self._task
+            await asyncio.wait({self._task}, timeout=_LAST_WORDS)
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_LAST_WORDS)
+        for _, done in self._jobs:
+            done.cancel()
+        self._refuse_all(FrameError("busy", "the server ends"))
 
     def submit(self, frame: Frame, data: bytes | memoryview) -> asyncio.Future[WriterState]:
         """Queue one frame. The future gives its writer, or FrameError when it is refused."""
@@ -112,18 +126,49 @@ class Writer:
         return taken
 
     async def _write(self, pending: list[_Pending]) -> None:
-        try:
-            await self._commit(pending)
-        except Exception as error:
-            if len(pending) > 1 and not _is_full(error):
-                # One frame must not take the others down with it.
-                for one in pending:
-                    await self._write([one])
-                return
-            log.error("a batch of %d frames could not be stored: %s", len(pending), error)
+        while True:
+            try:
+                await self._commit(pending)
+            except Exception as error:
+                # A commit whose answer was lost may have come true. That does no harm: what memory held of its writers
+                # is forgotten, and the next try finds their frames in the database.
+                if not await self._is_over(error, pending):
+                    continue
+            else:
+                self.trouble = self._failing_since = None
+            return
+
+    async def _is_over(self, error: Exception, pending: list[_Pending]) -> bool:
+        """After a failure: whether all has been said of the frames; else they are tried again."""
+        kind = trouble(error)
+        if kind is None and len(pending) > 1:
+            # One frame must not take the others down with it.
             for one in pending:
-                if not one.done.done():
-                    one.done.set_exception(_refusal(error))
+                await self._write([one])
+            return True
+        if kind == "busy":
+            self._failing_since = self._failing_since or time.monotonic()
+            if time.monotonic() - self._failing_since < _PATIENCE and not self._closing:
+                await asyncio.sleep(_PAUSE)
+                return False
+        if kind != self.trouble or kind is None:
+            log.error("%d frames could not be stored: %s", len(pending), reason(error))
+        self._refuse(pending, _refusal(error))
+        if kind is not None:
+            self.trouble = kind
+            self._refuse_all(_refusal(error))
+        return True
+
+    def _refuse_all(self, refusal: FrameError) -> None:
+        """Everything that is queued: it would fare no better."""
+        queued, self._frames, self._pending = list(self._frames), deque(), 0
+        self._room.set()
+        self._refuse(queued, refusal)
+
+    def _refuse(self, pending: list[_Pending], refusal: FrameError) -> None:
+        for one in pending:
+            if not one.done.done():
+                one.done.set_exception(refusal)
 
     async def _commit(self, pending: list[_Pending]) -> None:
         batch: Batch | None = None
@@ -165,14 +210,10 @@ class Writer:
             done.set_result(result)
 
 
-def _is_full(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError)
-
-
 def _refusal(error: Exception) -> FrameError:
     if isinstance(error, DataError):
         return FrameError("field", "the database cannot hold a value of this frame")
-    if isinstance(error, SQLAlchemyError | OSError):
-        text = str(getattr(error, "orig", error))[:200]
-        return FrameError("full" if "full" in text else "busy", f"the server cannot store now: {text}")
+    kind = trouble(error)
+    if kind is not None:
+        return FrameError(kind, f"the server cannot store now: {reason(error)}")
     return FrameError("busy", "the server could not store this frame and will be asked again")

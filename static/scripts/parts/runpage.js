@@ -8,6 +8,7 @@ import { h, icon, setText } from "../dom.js";
 import { onThemeChange } from "../theme.js";
 import { cursorInView } from "../visible.js";
 import { AlertsPanel } from "./alerts.js";
+import { CommandsCard } from "./commands.js";
 import { FactsPanel } from "./facts.js";
 import { heatmapPanel } from "./heatmap.js";
 import { LandscapeSection } from "./landscape.js";
@@ -40,9 +41,10 @@ export class RunPage {
       new Toolbar(context),
       new AlertsPanel(context),
       new HookNotes(context),
+      new CommandsCard(context),
       new FactsPanel(),
     ];
-    const [status, toolbar, alerts, notes, facts] = this.parts.map(({ element }) => element);
+    const [status, toolbar, alerts, notes, commands, facts] = this.parts.map(({ element }) => element);
     this.waiting = h("div", { className: "card nothing", hidden: true });
     this.charts = h(
       "div",
@@ -54,7 +56,7 @@ export class RunPage {
       { className: "run-grid" },
       status,
       h("div", { className: "run-main" }, toolbar, this.waiting, this.charts, this.landscape.element),
-      h("aside", { className: "run-side" }, alerts, notes, facts),
+      h("aside", { className: "run-side" }, alerts, notes, commands, facts),
     );
     this.problem = h("div", { className: "card nothing", hidden: true });
     this.element = h("main", { className: "run" }, this.problem, this.page);

@@ -94,6 +94,16 @@ def test_a_threshold_that_changes_from_call_to_call_is_followed(own_directory: P
     assert only(own_directory).columns["threshold"].tolist() == [0.5] * 3 + [2.5] * 2
 
 
+def test_a_threshold_set_since_stays_until_a_call_says_another(own_directory: Path, accelerator: Accelerator) -> None:
+    loop = Loop(accelerator)
+    with watch_accelerator(accelerator, loop.model, loop.optimizer) as monitor:
+        loop.run(max_norm=0.5, steps=2)
+        monitor.threshold = 0.125  # as set_threshold does
+        loop.run(max_norm=0.5, steps=2)
+        loop.run(max_norm=2.5, steps=1)
+    assert only(own_directory).columns["threshold"].tolist() == [0.5] * 2 + [0.125] * 2 + [2.5]
+
+
 def test_a_call_on_half_of_the_micro_batches_waits_for_the_others(
     own_directory: Path, accelerator: Accelerator, capsys: pytest.CaptureFixture[str]
 ) -> None:

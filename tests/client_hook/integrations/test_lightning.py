@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.client_hook.integrations.commanded import command, ended
 from tests.client_hook.integrations.plain import (
     ACCUMULATE,
     MAX_NORM,
@@ -30,6 +31,7 @@ from tests.client_hook.integrations.plain import (
     train_plainly,
 )
 from tests.client_hook.integrations.recorded import Recorded, assert_equal_parameters, assert_same, recorded, steps_in
+from tests.server.served import Served
 
 pytestmark = [
     # Lightning 2.6 beside torch 2.13.
@@ -71,7 +73,8 @@ def fit(module: LightningModule, callback: Callback | None = None, *, batches: A
     }
     resume = options.pop("ckpt_path", None)
     validation = options.pop("validation", None)
-    trainer = Trainer(callbacks=[callback] if callback else [], **{**settings, **options})
+    callbacks = [*([callback] if callback else []), *options.pop("callbacks", [])]
+    trainer = Trainer(callbacks=callbacks, **{**settings, **options})
     trainer.fit(module, loader() if batches is None else batches, validation, ckpt_path=resume)
     return trainer
 
@@ -279,6 +282,20 @@ def test_a_resumed_training_goes_on_at_its_step_and_threshold(own_directory: Pat
     run = recorded(own_directory)[1]
     assert run.hello["start_step"] == 10 and run.steps == list(range(10, 20))
     assert set(run.columns["threshold"].tolist()) == {0.5}
+
+
+def test_it_turns_the_threshold_and_stops_when_asked(tmp_path: Path) -> None:
+    class Asks(Callback):
+        def on_train_batch_end(self, trainer: Any, *given: Any) -> None:
+            if trainer.global_step == 3 and callback.monitor is not None and callback.monitor.threshold == 1.0:
+                command(server, callback.monitor, command="set_threshold", value=0.25)
+                command(server, callback.monitor, command="stop")
+
+    with Served(tmp_path / "server") as server:
+        callback = GradwatchCallback(clip=1.0, control=True, server=server.url, mode="online")
+        trainer = fit(Module(), callback, batches=loader(), callbacks=[Asks()], accumulate_grad_batches=1)
+        assert trainer.global_step == 4
+        assert ended(server) == ("stopped as asked", [1.0] * 3 + [0.25])
 
 
 def test_another_clipping_than_the_checkpoints_is_said_and_taken(

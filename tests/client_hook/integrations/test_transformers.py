@@ -14,6 +14,7 @@ from gradwatch.integrations.transformers import GradwatchCallback, watch_trainer
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from tests.client_hook.integrations.commanded import command, ended
 from tests.client_hook.integrations.plain import (
     ACCUMULATE,
     MAX_NORM,
@@ -26,6 +27,7 @@ from tests.client_hook.integrations.plain import (
     train_plainly,
 )
 from tests.client_hook.integrations.recorded import Recorded, assert_equal_parameters, assert_same, recorded, steps_in
+from tests.server.served import Served
 
 
 class Samples(IterableDataset[dict[str, Any]]):
@@ -214,6 +216,27 @@ def test_a_resumed_training_goes_on_at_its_step_and_threshold(own_directory: Pat
     assert (5, "checkpoint", "step 6") in before.events
     assert after.hello["start_step"] == 6 and after.steps == [6, 7, 8]
     assert set(after.columns["threshold"].tolist()) == {0.75}
+
+
+def test_it_saves_turns_the_threshold_and_stops_when_asked(tmp_path: Path) -> None:
+    class Asks(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            wanted: dict[int, dict[str, Any]] = {
+                2: {"command": "checkpoint"},
+                4: {"command": "set_threshold", "value": 0.25},
+                6: {"command": "stop"},
+            }
+            if state.global_step in wanted:
+                command(server, callback.monitor, **wanted[state.global_step])
+
+    with Served(tmp_path / "server") as server:
+        trainer = new_trainer(tmp_path)
+        callback = watch_trainer(trainer, control=True, server=server.url, mode="online")
+        trainer.add_callback(Asks())
+        trainer.train()
+        assert trainer.state.global_step == 7 < STEPS
+        assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+        assert ended(server) == ("stopped as asked", [MAX_NORM] * 4 + [0.25] * 3)
 
 
 def test_a_checkpoint_of_an_unwatched_training_is_gone_on_from(own_directory: Path, tmp_path: Path) -> None:

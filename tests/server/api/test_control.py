@@ -17,8 +17,8 @@ WANTED = {"command": "probe_landscape", "plane": "update", "levels": 9, "seed": 
 
 @pytest.fixture
 def obedient(writer: Writer) -> Writer:
-    """A writer whose script allows commands."""
-    writer.said["control"] = True
+    """A writer whose script allows all commands."""
+    writer.said |= {"control": True, "commands": ["set_threshold", "stop", "checkpoint", "probe_landscape"]}
     return writer
 
 
@@ -53,7 +53,8 @@ def test_a_command_reaches_the_training_and_is_written_down(server: Served, obed
         assert answer.status_code == 202 and answer.json().keys() == {"id"}
         frame = socket.until(Kind.CONTROL)
         number = answer.json()["id"]
-        assert frame.header == {"writer": obedient.key, "id": number, **WANTED} and len(frame.body) == 0
+        assert frame.header == {"writer": obedient.key, "id": number, "by": "127.0.0.1", **WANTED}
+        assert len(frame.body) == 0
         assert int(number, 16) >= 0
         heard = viewer.until(Kind.NOTICE, type="event").header["event"]
         (event,) = server.get(f"/api/runs/{obedient.run}/events?kind=control")["events"]
@@ -62,6 +63,64 @@ def test_a_command_reaches_the_training_and_is_written_down(server: Served, obed
         plain = ask(server, obedient.run, {"command": "probe_landscape", "plane": "random"})
         wanted = {"id": plain.json()["id"], "plane": "random", "levels": 17, "seed": 0}
         assert socket.until(Kind.CONTROL).header.items() >= wanted.items() and wanted["id"] != number
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"command": "set_threshold", "value": 0.5}, "threshold 0.5"),
+        ({"command": "set_threshold", "value": 3}, "threshold 3"),
+        ({"command": "stop"}, "the end of the training"),
+        ({"command": "checkpoint"}, "a checkpoint"),
+    ],
+)
+def test_every_command_goes_as_it_came_and_is_accounted_for(
+    server: Served, obedient: Writer, body: dict[str, Any], words: str
+) -> None:
+    with server.ingest() as socket:
+        socket.store(obedient, obedient.opening() + obedient.steps(np.arange(3)))
+        assert server.get(f"/api/runs/{obedient.run}")["commands"] == obedient.said["commands"]
+        number = ask(server, obedient.run, body).json()["id"]
+        said = socket.until(Kind.CONTROL).header
+        assert said == {"writer": obedient.key, "id": number, "by": "127.0.0.1", **body}
+        assert type(said.get("value")) in (float, type(None))
+        (event,) = server.get(f"/api/runs/{obedient.run}/events?kind=control")["events"]
+        assert (event["name"], event["step"]) == (body["command"], 2)
+        assert event["text"] == f"{words}, asked for from 127.0.0.1"
+        # What became of it, in the words of the hook, stands beside it.
+        done = f"{body['command']}: done"
+        socket.store(obedient, obedient.event("control", done, step=2))
+        both = server.get(f"/api/runs/{obedient.run}/events?kind=control")["events"]
+        assert [one["text"] for one in both] == [event["text"], done]
+
+
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        ({"command": "set_threshold", "value": 0.5}, "clip=1.0"),
+        ({"command": "stop"}, "upgrade"),
+        ({"command": "checkpoint"}, "on_checkpoint=save"),
+        (WANTED, "probe=..."),
+    ],
+)
+def test_what_the_script_has_no_means_for_is_refused_with_what_to_write(
+    server: Served, obedient: Writer, body: dict[str, Any], advice: str
+) -> None:
+    obedient.said["commands"] = [name for name in obedient.said["commands"] if name != body["command"]]
+    with server.ingest() as socket:
+        socket.store(obedient, obedient.opening() + obedient.steps([0]))
+        refused(server, obedient.run, 409, advice, body)
+        assert orders(socket, obedient) == []
+    assert server.get(f"/api/runs/{obedient.run}/events?kind=control") == {"events": []}
+
+
+def test_a_hook_of_before_the_second_command_takes_the_first_one(server: Served, obedient: Writer) -> None:
+    del obedient.said["commands"]
+    with server.ingest() as socket:
+        socket.store(obedient, obedient.opening() + obedient.steps([0]))
+        assert server.get(f"/api/runs/{obedient.run}")["commands"] == ["probe_landscape"]
+        assert ask(server, obedient.run).status_code == 202
+        refused(server, obedient.run, 409, "upgrade", {"command": "stop"})
 
 
 def test_only_rank_0_of_the_newest_attempt_is_told_over_every_socket_that_carries_it(
@@ -85,7 +144,8 @@ def test_only_rank_0_of_the_newest_attempt_is_told_over_every_socket_that_carrie
 def test_a_training_that_does_not_allow_it_is_left_alone(server: Served, writer: Writer) -> None:
     with server.ingest() as socket:
         socket.store(writer, writer.opening() + writer.steps([0]))
-        assert server.get(f"/api/runs/{writer.run}")["control"] is False
+        about = server.get(f"/api/runs/{writer.run}")
+        assert about["control"] is False and about["commands"] == []
         refused(server, writer.run, 409, "control=True")
         assert orders(socket, writer) == []
     assert server.get(f"/api/runs/{writer.run}/events?kind=control") == {"events": []}
@@ -131,6 +191,10 @@ WRONG: list[tuple[Any, str]] = [
     ({**WANTED, "seed": True}, "'seed'"),
     ({**WANTED, "seed": 1.5}, "'seed'"),
     ({**WANTED, "value": 1}, "'value'"),
+    ({"command": ["stop"]}, "set_threshold, stop, checkpoint, probe_landscape"),
+    ({"command": "set_threshold"}, "'value'"),
+    ({"command": "stop", "value": 1.0}, "'value'"),
+    *(({"command": "set_threshold", "value": value}, "'value'") for value in (0, -1, True, "1", "Infinity", None, [1])),
 ]
 
 
@@ -140,6 +204,17 @@ def test_nonsense_is_answered_with_a_sentence_and_goes_nowhere(server: Served, o
         for body, word in WRONG:
             refused(server, obedient.run, 422, word, body)
         refused(server, "nope", 404, "no such run")
+        assert orders(socket, obedient) == []
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_threshold_is_a_finite_number(server: Served, obedient: Writer, number: str) -> None:
+    with server.ingest() as socket:
+        socket.store(obedient, obedient.opening() + obedient.steps([0]))
+        body = f'{{"command": "set_threshold", "value": {number}}}'
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(f"{server.url}/api/runs/{obedient.run}/control", content=body, headers=headers)
+        assert answer.status_code == 422 and "'value'" in answer.json()["detail"]
         assert orders(socket, obedient) == []
 
 

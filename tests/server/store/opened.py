@@ -50,10 +50,10 @@ async def rows(store: Store, table: Table) -> list[tuple[Any, ...]]:
 
 
 async def buckets(store: Store) -> dict[tuple[int, ...], bytes]:
-    """The whole roll-up, when all of it is up to date."""
-    await store.roller.drain()
+    """The whole pyramid, when all of it is up to date."""
+    await store.sealer.drain()
     assert not await rows(store, tables.dirty)
-    return {tuple(row[:4]): bytes(row[4]) for row in await rows(store, tables.rollups)}
+    return {tuple(row[:5]): bytes(row[5]) for row in await rows(store, tables.pyramid)}
 
 
 def pieces(data: Iterable[bytes]) -> list[bytes]:

@@ -31,7 +31,7 @@ def test_who_left_steps_out_can_be_counted_in_every_column(database: str) -> Non
             assert known[-4:] == ["skipped", "overflowed", "clip_cosine", "sample_seconds"]
             for drained in (False, True):
                 if drained:
-                    await store.roller.drain()
+                    await store.sealer.drain()
                 for width in (1, 32, 64, 256, 1024):
                     found = (await store.queries.reduce(view, 0, STEPS - 1, width, names=names)).scalars
                     for at in range(len(found.count)):
@@ -59,6 +59,6 @@ def test_an_older_attempt_without_the_columns_has_none_and_a_newer_one_goes_on(d
                 found = (await store.queries.reduce(view, 0, 127, 64, names=[*values, "overflowed"])).scalars
                 assert found.count.tolist() == [[0] * 4, [64] * 4]
                 assert found.mean()[1].tolist() == [*values.values(), 1]
-                await store.roller.drain()
+                await store.sealer.drain()
 
     asyncio.run(scenario())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 from gradwatch_server.store.ranges import Ranges
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ def test_it_is_a_set_that_says_how_far_it_goes_without_a_hole(numbers: list[int]
     assert beyond == sorted(n for n in members if n > through)
 
 
-def test_upto() -> None:
-    assert Ranges.upto(-1).through == -1
-    assert Ranges.upto(5).through == 5 and 6 not in Ranges.upto(5)
+def test_many_at_once_and_in_any_order() -> None:
+    assert Ranges.of(np.zeros(0, np.int64)).through == -1
+    some = Ranges.of(np.array([7, 0, 2, 1, 1, 9, 8]))
+    assert (some.through, some.beyond()) == (2, [[7, 9]])
+    assert Ranges.of(np.array([3, 4])).beyond() == [[3, 4]]

@@ -82,7 +82,7 @@ def test_a_new_attempt_hides_later_steps_of_the_older_which_stay_readable(databa
             steps = np.arange(200)
             await keep(store, old.opening(), old.steps(steps, loss=1.0))
             await keep(store, new.opening(), new.steps(np.arange(70, 100), loss=2.0))
-            await store.roller.drain()
+            await store.sealer.drain()
             view = await store.queries.view(old.run)
             assert (view.first_step, view.last_step) == (0, 99)
             for width in (1, 64, 128):
@@ -112,7 +112,7 @@ def test_floats_come_back_bit_by_bit_through_raw_rows(database: str) -> None:
             page = await store.queries.raw(view, 0, 6, ["loss"], 100)
             assert page.values[:, 0].view(np.uint64).tolist() == [*bits, MISSING_BITS]
             found = await store.queries.reduce(view, 0, 6, 1, names=["loss"])
-            assert found.scalars.last[:6, 0].view(np.uint64).tolist() == bits
+            assert found.scalars.latest()[0][:6, 0].view(np.uint64).tolist() == bits
             assert found.scalars.nonfinite[:, 0].tolist() == [1, 1, 1, 1, 0, 0, 0]
             assert found.scalars.count[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 0]
 
@@ -130,7 +130,7 @@ def test_user_series_share_the_namespace_and_are_reduced_at_every_level(database
             assert "accuracy" in await store.queries.series_names(view)
             for drained in (False, True):
                 if drained:
-                    await store.roller.drain()
+                    await store.sealer.drain()
                 for width in (1, 32, 64, 256, 1024):
                     found = (await store.queries.reduce(view, 0, 299, width, names=["accuracy"])).scalars
                     assert found.count.sum() == 29 and found.nonfinite.sum() == 1
@@ -146,7 +146,7 @@ def test_layers_that_come_later_or_under_other_names_find_their_place(database: 
         async with opened(database) as store:
             first = Writer(["a", "b"])
             await keep(store, first.opening(), first.steps(np.arange(64), norms=[1.0, 2.0]))
-            await store.roller.drain()
+            await store.sealer.drain()
             first.layers = ["b", "c"]
             await keep(store, first.layer_table(), first.steps(np.arange(64, 128), norms=[3.0, 4.0]))
             second = Writer(["c", "d"], start_step=128)
@@ -160,7 +160,7 @@ def test_layers_that_come_later_or_under_other_names_find_their_place(database: 
                 assert found.layers.mean()[0, :2].tolist() == [1, 2]
                 assert found.layers.mean()[1, 1:3].tolist() == [3, 4]
                 assert found.layers.mean()[2, 2:].tolist() == [5, 6]
-                await store.roller.drain()
+                await store.sealer.drain()
 
     asyncio.run(scenario())
 
@@ -192,14 +192,18 @@ def test_a_deleted_run_refuses_its_writers_and_leaves_no_rows(database: str) -> 
             writer, bystander = Writer(run="gone"), Writer(run="stays")
             for one in (writer, bystander):
                 await keep(store, one.opening(), one.steps(np.arange(100)), one.event("x"))
-            await store.roller.drain()
+            await store.sealer.drain()
             await deletion.delete_run(store, writer.run, 2e9)
             assert await keep(store, writer.steps([200])) == ["deleted"]
             late = Writer(run="gone", launch="late", started_at=1e9)
             assert await keep(store, late.hello()) == ["deleted"]
             fresh = Writer(run="gone", started_at=3e9)
             assert await keep(store, fresh.opening(), writer.steps([201])) == ["ok", "ok", "deleted"]
-            owners = {row[0] for table in (tables.frames, tables.rollups) for row in await rows(store, table)}
+            owners = {
+                row[0]
+                for table in (tables.frames, tables.tiles, tables.pyramid, tables.sealed)
+                for row in await rows(store, table)
+            }
             known = [store.registry.known(one.key) for one in (bystander, fresh)]
             assert owners == {one.id for one in known if one}
 
@@ -211,7 +215,7 @@ def test_a_mark_that_is_renewed_during_the_work_stays(database: str) -> None:
         async with opened(database) as store:
             writer = Writer()
             await keep(store, writer.opening(), writer.steps(np.arange(64)))
-            await store.roller.drain()
+            await store.sealer.drain()
             await store.writer.run(lambda c: mark_dirty(c, tables.dirty, [(1, 64, 0), (1, 64, 0)]))
             await store.writer.run(lambda c: mark_dirty(c, tables.dirty, [(1, 64, 0)]))
             assert await rows(store, tables.dirty) == [(1, 64, 0, 2)]
@@ -241,7 +245,7 @@ def test_a_batch_that_fails_leaves_nothing_behind_and_can_be_sent_again(tmp_path
     asyncio.run(scenario())
 
 
-def test_the_roll_up_is_the_same_bytes_on_both_databases(database: str) -> None:
+def test_the_pyramid_is_the_same_bytes_on_both_databases(database: str) -> None:
     async def scenario() -> dict[tuple[int, ...], bytes]:
         async with opened(database) as store:
             writer = Writer()
@@ -251,7 +255,7 @@ def test_the_roll_up_is_the_same_bytes_on_both_databases(database: str) -> None:
             return await buckets(store)
 
     found = asyncio.run(scenario())
-    assert {key[1] for key in found} == {64 * 4**power for power in range(10)}
+    assert {key[1] for key in found} == {64, 256, 1024}
     fingerprint = {str(key): value.hex() for key, value in sorted(found.items())}
     _seen.setdefault("bytes", json.dumps(fingerprint))
     assert _seen["bytes"] == json.dumps(fingerprint)

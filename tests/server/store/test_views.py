@@ -6,7 +6,7 @@ from gradwatch_server.store.views import make_view
 
 def stream(number: int, attempt: int, rank: int, steps: tuple[int, int] | None) -> Stream:
     first, last = steps or (None, None)
-    return Stream(number, "r", attempt, rank, 2.0, 0, first, last, 0, 0, 0)
+    return Stream(number, "r", attempt, rank, 2.0, 0, first, last, 0, 0, 0, 0)
 
 
 def seen(*streams: Stream, starts: dict[int, int], attempt: int | None = None, rank: int | None = None) -> list[object]:
