@@ -33,6 +33,7 @@ import numpy as np
 from gradwatch import frames
 from gradwatch.frames import SUBPROTOCOL, Kind
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from benchmarks.machine import machine, memory_bytes, percentiles
@@ -73,6 +74,8 @@ class Simulated:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     is_watched: bool = False
     has_ended: bool = False
+    cut: str = ""
+    """Why the server ended the connection, if it did."""
 
     async def run(self, plan: Plan, begin: float) -> None:
         """Take steps from ``begin`` on."""
@@ -90,7 +93,8 @@ class Simulated:
         while self.waiting or not self.has_ended:
             if self.waiting:
                 data, self.waiting = b"".join(self.waiting), []
-                await socket.send(data)
+                with contextlib.suppress(ConnectionClosed):
+                    await socket.send(data)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), _PACE)
             self.news.clear()
@@ -98,15 +102,19 @@ class Simulated:
     async def listen(self, socket: ClientConnection, first_seq: int) -> None:
         """Note acks until the socket closes; step n is frame ``first_seq`` + n."""
         done = 0
-        async for message in socket:
-            now = time.monotonic()
-            for answer in frames.decode_all(message if isinstance(message, bytes) else b""):
-                if answer.kind is not Kind.ACK:
-                    raise SystemExit(f"the server answered {answer.header}")
-                self.is_watched = bool(answer.header["watched"])
-                steps = answer.header["through"] - first_seq + 1
-                self.acked |= dict.fromkeys(range(done, steps), now)
-                done = max(done, steps)
+        try:
+            async for message in socket:
+                now = time.monotonic()
+                for answer in frames.decode_all(message if isinstance(message, bytes) else b""):
+                    if answer.kind is Kind.REFUSE:
+                        self.cut = f"refused: {answer.header['message']}"
+                        return
+                    self.is_watched = bool(answer.header["watched"])
+                    steps = answer.header["through"] - first_seq + 1
+                    self.acked |= dict.fromkeys(range(done, steps), now)
+                    done = max(done, steps)
+        except ConnectionClosed as error:
+            self.cut = "" if self.has_ended else str(error)
 
 
 def _connect(url: str, path: str) -> connect:
@@ -143,7 +151,7 @@ async def _train(numbers: Sequence[int], plan: Plan, barrier: Barrier, found: Qu
         await asyncio.sleep(_LINGER)
         for socket in sockets.values():
             await socket.close()
-    found.put({number: (simulated.created, simulated.acked) for number, simulated in all_of.items()})
+    found.put({number: (one.created, one.acked, one.cut) for number, one in all_of.items()})
 
 
 def watch(plan: Plan, barrier: Barrier, found: Queue[Any]) -> None:
@@ -173,13 +181,14 @@ async def _watch(plan: Plan, barrier: Barrier, found: Queue[Any]) -> None:
 
 async def _look(socket: ClientConnection, seen: Times) -> None:
     newest = -1
-    async for message in socket:
-        now = time.monotonic()
-        frame = frames.decode(message if isinstance(message, bytes) else b"")
-        last = frame.header.get("last") if frame.kind in (Kind.SNAPSHOT, Kind.DELTA) else None
-        if last is not None and frame.header["part"] == frame.header["parts"] - 1:
-            seen |= dict.fromkeys(range(newest + 1, last + 1), now)
-            newest = max(newest, last)
+    with contextlib.suppress(ConnectionClosed):  # then its steps are never seen, which is told
+        async for message in socket:
+            now = time.monotonic()
+            frame = frames.decode(message if isinstance(message, bytes) else b"")
+            last = frame.header.get("last") if frame.kind in (Kind.SNAPSHOT, Kind.DELTA) else None
+            if last is not None and frame.header["part"] == frame.header["parts"] - 1:
+                seen |= dict.fromkeys(range(newest + 1, last + 1), now)
+                newest = max(newest, last)
 
 
 def measure(plan: Plan, processes: int, warm_up: float, pid: int) -> list[str]:
@@ -199,26 +208,29 @@ def measure(plan: Plan, processes: int, warm_up: float, pid: int) -> list[str]:
     memory, cpu, begun = memory_bytes(pid), cpu_seconds(pid), time.monotonic()
     time.sleep(max(0.0, plan.seconds - warm_up))
     after, used, seconds = memory_bytes(pid), cpu_seconds(pid) - cpu, time.monotonic() - begun
-    times: dict[int, tuple[Times, Times]] = {}
+    times: dict[int, tuple[Times, Times, str]] = {}
     for _ in range(processes):
         times |= trained.get(timeout=_START_SECONDS)
     seen = viewed.get(timeout=_START_SECONDS)
     for child in children:
         child.join(10)
+    cuts = [cut for _, _, cut in times.values() if cut]
+    told = [f"{len(cuts)} of {plan.runs} connections WERE CUT: {cuts[0]}"] if cuts else []
     return [
         *_lines(plan, times, seen, warm_up),
+        *told,
         f"server: {100 * used / max(seconds, 1e-9):.0f} % of a core, {memory / 1e6:.0f} MB at the beginning, "
         f"{after / 1e6:.0f} MB at the end",
     ]
 
 
-def _lines(plan: Plan, times: dict[int, tuple[Times, Times]], seen: dict[int, Times], warm_up: float) -> list[str]:
+def _lines(plan: Plan, times: dict[int, tuple[Times, Times, str]], seen: dict[int, Times], warm_up: float) -> list[str]:
     first = int(warm_up * plan.rate)
     watched = [number for number in times if number < plan.watched]
     groups = {
         "watched, to the disk": [(times[number][0], times[number][1]) for number in watched],
         "watched, to the viewer": [(times[number][0], seen[number]) for number in watched],
-        "not watched, to the disk": [both for number, both in times.items() if number >= plan.watched],
+        "not watched, to the disk": [(one[0], one[1]) for number, one in times.items() if number >= plan.watched],
     }
     return [_line(title, pairs, first) for title, pairs in groups.items() if pairs]
 
