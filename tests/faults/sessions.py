@@ -31,7 +31,7 @@ class Session:
     def server(self, boundary: str = "", times: int = 1, port: int = 0) -> ForkedServer:
         return ForkedServer(self.directory, self.database, boundary, times, port)
 
-    def client(self, name: str = "run", pause: float = 0.01, cap: int = 1 << 30, server: str = "") -> Forked:
+    def client(self, name: str = "run", pause: float = 0.02, cap: int = 1 << 30, server: str = "") -> Forked:
         """``server``: an address to stream to, instead of the server of this folder."""
         seed = self.random.randrange(2**32)
         said = {"GRADWATCH_SERVER": server} if server else {}
