@@ -147,6 +147,9 @@ def _config(app: object) -> uvicorn.Config:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=MAX_FRAME,
+        # An answer waits behind the frames of a hook that the server does not read for a while, and a native call may
+        # hold a training's interpreter for a minute; a peer that is gone is found by STALLED_MS.
+        ws_ping_timeout=90,
         timeout_graceful_shutdown=3,
         access_log=False,
         log_config=None,

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from gradwatch import frames
 from gradwatch.frames import Frame, FrameError, Kind
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
@@ -111,14 +111,11 @@ class Batch:
             await self.connection.execute(tables.frames.insert(), list(self._frames.values()))
         await upsert.mark_dirty(self.connection, tables.dirty, self._dirty)
         await upsert.insert_new(self.connection, tables.events, self._events)
-        for writer in self.writers.values():
-            await self._write_writer(writer)
-        for run in self._runs.values():
-            change = self.change(run.id)
-            if run.id in self._restated:
-                change.state |= await refresh_run(self.connection, run.id, self.now)
-            values = {"updated_at": self.now, "last_step": run.last_step}
-            await self.connection.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values))
+        await self._write_states()
+        for run in self._runs:
+            self.change(run)
+        for run in self._restated & self._runs.keys():
+            self.change(run).state |= await refresh_run(self.connection, run, self.now)
 
     def committed(self) -> None:
         """After the commit: acks may speak of it from now on."""
@@ -299,10 +296,14 @@ class Batch:
             writer.state, writer.reason, writer.ended_at = "running", None, None
             self._restated.add(writer.run)
 
-    async def _write_writer(self, writer: WriterState) -> None:
+    async def _write_states(self) -> None:
+        """Writers and runs as they now are; each kind by one statement, because hundreds may be in a batch."""
         names = ("state", "reason", "first_step", "last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
-        values = {name: getattr(writer, name) for name in names}
-        await self.connection.execute(update(tables.writers).where(tables.writers.c.id == writer.id).values(values))
+        writers = [{"its_id": w.id, **{name: getattr(w, name) for name in names}} for w in self.writers.values()]
+        runs = [{"its_id": r.id, "updated_at": self.now, "last_step": r.last_step} for r in self._runs.values()]
+        for table, rows in ((tables.writers, writers), (tables.runs, runs)):
+            if rows:
+                await self.connection.execute(update(table).where(table.c.id == bindparam("its_id")), rows)
 
 
 def _cited_table(writer: WriterState, frame: Frame) -> LayerTable:
