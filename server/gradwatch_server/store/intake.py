@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -286,8 +285,8 @@ class Batch:
             run.last_step = last if run.last_step is None else max(run.last_step, last)
         self.change(run.id).steps(first, last)
 
-    def _touch(self, writer: WriterState, steps: Iterable[int] | np.ndarray[Any, Any]) -> None:
-        blocks = np.unique(np.asarray(steps) // BLOCK)
+    def _touch(self, writer: WriterState, steps: np.ndarray[Any, Any]) -> None:
+        blocks = np.unique(steps // BLOCK) if len(steps) > 1 else steps // BLOCK
         self._dirty += [(writer.id, BLOCK, block) for block in blocks.tolist()]
 
     def _alive(self, writer: WriterState, kind: Kind) -> None:
