@@ -186,3 +186,21 @@ def test_a_gap_of_a_trillion_steps_is_stepped_over(database: str) -> None:
                 await store.sealer.drain()
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_was_lost_and_comes_back_far_ahead_keeps_its_first_steps_at_every_width(database: str) -> None:
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer()
+            await keep(store, writer.opening(), writer.steps(np.arange(100), loss=1.0))
+            await store.sealer.drain()  # as when it counts as lost
+            # Its spool was full meanwhile, and what is left of it begins far ahead.
+            await keep(store, writer.steps(np.arange(100_000, 100_300), loss=1.0))
+            for _ in range(2):
+                view = await store.queries.view(writer.run)
+                for level in pyramid.LEVELS[:6]:
+                    found = await store.queries.reduce(view, 0, 200_000, level, names=["loss"])
+                    assert found.scalars.count.sum() == 400, level
+                await store.sealer.drain()
+
+    asyncio.run(scenario())
