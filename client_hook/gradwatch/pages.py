@@ -19,11 +19,11 @@ _METRIC: Final = "grad_norm"
 
 
 def read_series(fetcher: Fetcher, path: str, first: int | None, query: Mapping[str, Any]) -> Series:
-    """Every step, page by page."""
+    """Every step, page by page. A series that has come since the first one is left out."""
     names: list[str] = []
     parts: list[dict[str, NDArray[Any]]] = []
     for frame in _pages(fetcher, path, first, query):
-        names = frame.header["series"]
+        names = names or frame.header["series"]
         parts.append(_columns(frame))
     joined = _joined(parts)
     values = {name: joined[f"{name}.value"] for name in names}

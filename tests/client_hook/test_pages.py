@@ -21,10 +21,10 @@ def test_numbers_that_json_has_no_number_for() -> None:
     assert found["loss"].last.tobytes() == wanted.tobytes() and found.last.tolist() == list(range(7))
 
 
-def page(steps: list[int], values: list[float], then: int | None) -> bytes:
-    columns = [["step", "i8", 1], ["time", "f8", 1], ["loss.value", "f8", 1]]
-    header = {"series": ["loss"], "next": then, "rows": len(steps), "columns": columns}
-    body = [np.array(steps, "<i8"), np.zeros(len(steps)), np.array(values, "<f8")]
+def page(steps: list[int], values: list[float], then: int | None, names: tuple[str, ...] = ("loss",)) -> bytes:
+    columns = [["step", "i8", 1], ["time", "f8", 1], *([f"{name}.value", "f8", 1] for name in names)]
+    header = {"series": names, "next": then, "rows": len(steps), "columns": columns}
+    body = [np.array(steps, "<i8"), np.zeros(len(steps)), *[np.array(values, "<f8")] * len(names)]
     return frames.encode(Kind.SNAPSHOT, header, [column.tobytes() for column in body])
 
 
@@ -33,6 +33,13 @@ def test_frames_of_one_page_are_joined() -> None:
     with answering(body=body, Content_Type="application/octet-stream") as server:
         found = read_series(Fetcher(server.url, None, 5), "x", None, {})
     assert found.steps.tolist() == [0, 1, 2] and found["loss"].tobytes() == np.array([0.1, np.inf, -0.0]).tobytes()
+
+
+def test_a_series_that_is_first_logged_between_two_pages_is_left_out() -> None:
+    body = page([0, 1], [0.5, 0.25], None) + page([2], [0.125], None, ("loss", "accuracy"))
+    with answering(body=body, Content_Type="application/octet-stream") as server:
+        found = read_series(Fetcher(server.url, None, 5), "x", None, {})
+    assert found.names == ["loss"] and found["loss"].tolist() == [0.5, 0.25, 0.125]
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-8], lambda data: data[:-8] + b"\x01" * 8, lambda data: b"x" * 99])

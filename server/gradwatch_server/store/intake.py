@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..changes import RunChange
 from . import checks, hello, landscape_frames, sealed, tables, upsert
 from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
+from .marks import grown
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
 from .states import refresh_run
@@ -279,6 +280,7 @@ class Batch:
         self.change(run).events.append(event)
 
     def _cover(self, writer: WriterState, run: RunState, first: int, last: int, *, dense: bool) -> None:
+        self._dirty += grown(writer.id, writer.last_step, last)
         writer.first_step = first if writer.first_step is None else min(writer.first_step, first)
         writer.last_step = last if writer.last_step is None else max(writer.last_step, last)
         if writer.attempt == run.attempt and dense:
