@@ -43,7 +43,9 @@ async def introduce(
     }
     result = await connection.execute(insert(tables.writers).values(values).returning(tables.writers.c.id))
     del values["launch"]
-    writer = WriterState(id=result.scalar_one(), reason=None, first_step=None, last_step=None, ended_at=None, **values)
+    writer = WriterState(
+        id=result.scalar_one(), reason=None, first_step=None, last_step=None, steps_to=None, ended_at=None, **values
+    )
     registry.keep(writer)
     event = _restart(said, number, run.id) if opened and number > 1 else None
     return writer, run, event

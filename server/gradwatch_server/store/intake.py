@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 from gradwatch import frames
 from gradwatch.frames import Frame, FrameError, Kind
-from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
@@ -17,7 +16,7 @@ from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_column
 from .marks import grown
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
-from .states import refresh_run
+from .states import refresh_run, write_states
 from .tiles import BLOCK
 
 MOST_USER_SERIES: Final = 1_000
@@ -111,7 +110,7 @@ class Batch:
             await self.connection.execute(tables.frames.insert(), list(self._frames.values()))
         await upsert.mark_dirty(self.connection, tables.dirty, self._dirty)
         await upsert.insert_new(self.connection, tables.events, self._events)
-        await self._write_states()
+        await write_states(self.connection, self.writers.values(), self._runs.values(), self.now)
         for run in self._runs:
             self.change(run)
         for run in self._restated & self._runs.keys():
@@ -147,13 +146,7 @@ class Batch:
         if seq not in writer.seqs:
             return False
         pending = self._frames.get((writer.key, seq))
-        columns = tables.frames.c
-        known = pending["crc"] if pending else None
-        if known is None:
-            hot = select(columns.crc).where(columns.writer == writer.id, columns.seq == seq)
-            known = await self.connection.scalar(hot)
-        if known is None:
-            known = await sealed.checksum_of(self.connection, writer.id, seq)
+        known = pending["crc"] if pending else await sealed.checksum_of(self.connection, writer.id, seq)
         if known != checksum:
             raise FrameError("conflict", f"frame {seq} of this writer is already stored with other bytes")
         return True
@@ -193,6 +186,7 @@ class Batch:
             if not len(steps):
                 return Stored(frame.header["rows"], first, last, int(Kind.DROPPED))
         self._cover(writer, run, first, last, dense=True)
+        writer.steps_to = last if writer.steps_to is None else max(writer.steps_to, last)
         writer.steps_span = max(writer.steps_span, last - first)
         self._touch(writer, steps)
         return Stored(frame.header["rows"], first, last)
@@ -296,15 +290,6 @@ class Batch:
         if writer.state == "lost" and kind not in (Kind.HELLO, Kind.LAYERS):
             writer.state, writer.reason, writer.ended_at = "running", None, None
             self._restated.add(writer.run)
-
-    async def _write_states(self) -> None:
-        """Writers and runs as they now are; each kind by one statement, because hundreds may be in a batch."""
-        names = ("state", "reason", "first_step", "last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
-        writers = [{"its_id": w.id, **{name: getattr(w, name) for name in names}} for w in self.writers.values()]
-        runs = [{"its_id": r.id, "updated_at": self.now, "last_step": r.last_step} for r in self._runs.values()]
-        for table, rows in ((tables.writers, writers), (tables.runs, runs)):
-            if rows:
-                await self.connection.execute(update(table).where(table.c.id == bindparam("its_id")), rows)
 
 
 def _cited_table(writer: WriterState, frame: Frame) -> LayerTable:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from sqlalchemy import bindparam, case, or_, select, true
+from sqlalchemy import bindparam, case, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables, upsert
@@ -47,7 +47,9 @@ async def next_marks(
     d, w = tables.dirty.c, tables.writers.c
     kind = {Task.SEAL: d.level == BLOCK, Task.MERGE: d.level > BLOCK, Task.PACK: d.level < 0}[task]
     span = case((d.level < 0, -d.level * GROUP), else_=d.level)
-    closed = true() if unfinished else or_((d.bucket + 1) * span <= w.last_step, w.state != "running")
+    # By the steps and not by what was logged ahead of them, which ends no block.
+    reached = func.coalesce(w.steps_to, w.last_step)
+    closed = true() if unfinished else or_((d.bucket + 1) * span <= reached, w.state != "running")
     wanted = kind & closed & (w.state != "deleted") & w.id.not_in(passed_over)
     joined = select(d.writer, d.level, w.run).join(tables.writers, w.id == d.writer).where(wanted)
     first = (await connection.execute(joined.order_by(d.level, d.writer).limit(1))).first()

@@ -37,8 +37,7 @@ from .tiles import (
 )
 
 PIECE_BYTES = 8 << 20  # decoded at a time
-# At most, of one kind: histograms of MAX_LAYERS layers take some 40 of the 128 KiB that a hook gives a frame.
-FRAMES_OF_A_STEP = 64
+_FRAMES_OF_A_BLOCK = 64  # as a rule; each is looked up by an index alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,11 @@ class Books:
         book = self._books.get(writer)
         if book is None or len(book.tables) < arrived or any(table not in book.tables for table in cited):
             async with self._engine.connect() as connection:
-                book = self._books[writer] = await load_book(connection, writer)
+                book = await load_book(connection, writer)
+            known = self._books.get(writer)
+            # Of two that were loaded at once the one that knows more stays.
+            if known is None or len(known.tables) <= len(book.tables):
+                self._books[writer] = book
         return book
 
     def forget(self, writers: Sequence[int]) -> None:
@@ -191,8 +194,9 @@ def _layers(tiles: Sequence[tuple[int, int, bytes]], steps: Steps, width: int) -
     for chunk, first, table, there in unpacked:
         rows = slice(*steps.searchsorted([first, first + BLOCK]).tolist())
         series = slice(chunk * CHUNK, chunk * CHUNK + table.shape[1])
-        values[rows, series] = table[:, : width - series.start]  # layers may have come after the book was read
-        present[rows, series] = True if there is None else there[:, : width - series.start]
+        most = max(0, width - series.start)  # layers may have come after the book was read
+        values[rows, series] = table[:, :most]
+        present[rows, series] = True if there is None else there[:, :most]
     return values, None if present.all() else present
 
 
@@ -222,67 +226,34 @@ async def step_pieces(
     first, last = max(first, stream.first_step or 0), min(last, -1 if stream.last_step is None else stream.last_step)
     while first <= last:
         width = len((await books.of(stream)).layers) if layers else 0
-        most = max(BLOCK, PIECE_BYTES // (4 * width + 200)) // BLOCK * BLOCK
-        end = min(last, (first // BLOCK) * BLOCK + most - 1)
-        rows = await read_steps(engine, books, stream, first, end, layers=layers)
-        yield first, end, rows
+        blocks = max(1, PIECE_BYTES // (4 * width + 200) // BLOCK)
+        end = min(last, await _piece_end(engine, stream, first, blocks))
+        yield first, end, await read_steps(engine, books, stream, first, end, layers=layers)
         first = end + 1
-        if not len(rows.steps) and first <= last:
-            first = max(first, await _next_step(engine, stream, first, last))
 
 
-async def _next_step(engine: AsyncEngine, stream: Stream, first: int, last: int) -> int:
-    """A step not after the next that is stored, from first to last, so that a wide gap is not read piece by piece."""
+async def _piece_end(engine: AsyncEngine, stream: Stream, first: int, most: int) -> int:
+    """The last step of a piece from ``first`` on that holds about ``most`` blocks, however far these lie apart."""
     t, f = tables.tiles.c, tables.frames.c
-    hot = f.kind.in_((int(Kind.STEPS), int(Kind.SCALARS)))
+    weights: dict[int, int] = {}
     async with engine.connect() as connection:
-        tiled = await connection.scalar(select(func.min(t.first)).where(t.writer == stream.id, t.last >= first))
-        framed = select(func.min(f.first_step)).where(f.writer == stream.id, hot, f.last_step >= first)
-        found = [step for step in (tiled, await connection.scalar(framed)) if step is not None]
-    return min(found, default=last + 1)
-
-
-async def load_samples(
-    engine: AsyncEngine, stream: Stream, kind: int, steps: tuple[int, int], most: tuple[int, int]
-) -> tuple[list[frames.Frame], bool]:
-    """Frames of a stored kind that hold a step from..to, and whether some were left out.
-
-    ``most``: about so many frames and bytes. Where there are more, those read are spread evenly over the steps.
-    """
-    (first, last), c = steps, tables.frames.c
-    mine = (c.writer == stream.id) & (c.kind == kind) & (c.last_step >= first)
-    overlap = mine & c.first_step.between(first - stream.scalars_span, last)
-    async with engine.connect() as connection:
-        total = await connection.scalar(select(func.count()).where(overlap)) or 0
-        width = 1 if total <= most[0] else -(-(last - first + stream.scalars_span + 1) // most[0])
-        # Reads the index alone, so that a million frames cost no more than their counting.
-        groups = select(func.min(c.first_step)).where(overlap).group_by(c.first_step // width)
-        starts = sorted((await connection.scalars(groups)).all())
-    order = [starts[at] for at in _coarse_to_fine(len(starts))]
-    found: list[tuple[int, frames.Frame]] = []
-    size = done = 0
-    while done < len(order) and len(found) < most[0] and size < most[1]:
-        # As many steps as will fit by the size of those before; begins with one.
-        some = max(1, min(200, (most[1] - size) * done // size if size else 1))
-        chunk = order[done : done + some]
-        done += some
-        # Unordered, else SQLite would go through the whole writer in the wanted order.
-        chosen = select(c.seq, c.data).where(mine, c.first_step.in_(chunk)).limit(FRAMES_OF_A_STEP * some)
-        async with engine.connect() as connection:
-            rows = (await connection.execute(chosen)).all()
-        size += sum(len(row.data) for row in rows)
-        found += await asyncio.to_thread(lambda rows=rows: [(row.seq, frames.decode(row.data)) for row in rows])  # type: ignore[misc]
-    found.sort(key=lambda pair: pair[0])
-    return [frame for _, frame in found], len(found) < total
-
-
-def _coarse_to_fine(count: int) -> list[int]:
-    """The numbers below ``count``, so ordered that any beginning of them is spread evenly: 0, then the half, quarters.
-
-    They are sorted by their bits in reverse (the sequence of van der Corput).
-    """
-    bits = max(1, (count - 1).bit_length())
-    return sorted(range(count), key=lambda number: int(f"{number:0{bits}b}"[::-1], 2))
+        for part in (HEAD, USER, FRESH_HEAD, FRESH_USER):
+            mine = (t.writer == stream.id) & (t.part == part) & (t.first > first)
+            weight = PACKED // BLOCK if part in (HEAD, USER) else 1
+            found = await connection.scalars(select(t.first).where(mine).order_by(t.first).limit(most // weight + 1))
+            weights |= {start: weight for start in found.all() if weights.get(start, 0) < weight}
+        for kind in (Kind.STEPS, Kind.SCALARS):
+            hot = (f.writer == stream.id) & (f.kind == int(kind)) & (f.first_step > first)
+            # By the frame, of which there may be hundreds in a block: those left out are read with a later piece.
+            starts = select(f.first_step).where(hot).order_by(f.first_step).limit(most * _FRAMES_OF_A_BLOCK)
+            for start in (await connection.scalars(starts)).all():
+                weights.setdefault(start // BLOCK * BLOCK, 1)
+    held = 1
+    for start in sorted(weights):
+        held += weights[start]
+        if held > most and start > first:
+            return start - 1
+    return max(first, frames.MAX_COUNT)
 
 
 async def load_buckets(

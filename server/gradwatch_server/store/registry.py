@@ -73,6 +73,7 @@ class WriterState:
     last_step: int | None
     steps_span: int
     scalars_span: int
+    steps_to: int | None
     thinned_to: int
     seen_at: float
     ended_at: float | None
@@ -143,7 +144,7 @@ class Registry:
 def writer_from_row(row: Any) -> WriterState:
     """A writer as its row tells, without its frames and tables."""
     names = ("id", "key", "run", "attempt", "rank", "norm_type", "start_step", "state", "reason", "first_step")
-    more = ("last_step", "steps_span", "scalars_span", "thinned_to", "seen_at", "ended_at")
+    more = ("last_step", "steps_span", "scalars_span", "steps_to", "thinned_to", "seen_at", "ended_at")
     return WriterState(*(getattr(row, name) for name in names + more))
 
 

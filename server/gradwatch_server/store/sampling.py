@@ -12,12 +12,12 @@ from gradwatch.frames import Frame
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from . import reading
 from .aggregate import Aggregate, reduce_rows
 from .decode import Steps
 from .reading import Books
 from .registry import LayerBook
 from .sample_frames import BINS, SampleRows, decode_samples, joined, latest, stored_kind
+from .sample_reading import load_samples
 from .views import Segment, View
 
 # What is read for one answer: some tenths of a second.
@@ -66,7 +66,7 @@ async def load(
     for done, part in enumerate(inside):
         share = len(inside) - done
         most = (max(1, frames_left // share), max(1, bytes_left // share))
-        some, cut = await reading.load_samples(engine, part.stream, stored_kind(metric), (part.first, part.last), most)
+        some, cut = await load_samples(engine, part.stream, stored_kind(metric), (part.first, part.last), most)
         found.truncated |= cut
         frames_left -= len(some)
         bytes_left -= sum(frame.size for frame in some)

@@ -32,8 +32,11 @@ async def load_seqs(connection: AsyncConnection, writer: int) -> Steps:
 
 
 async def checksum_of(connection: AsyncConnection, writer: int, seq: int) -> int | None:
-    """The checksum of a sealed frame, or None where that seq was not sealed."""
-    c = tables.sealed.c
+    """The checksum of a stored frame, sealed or not; None where there is no such frame."""
+    f, c = tables.frames.c, tables.sealed.c
+    hot: int | None = await connection.scalar(select(f.crc).where(f.writer == writer, f.seq == seq))
+    if hot is not None:
+        return hot
     mine = (c.writer == writer) & (c.first_seq <= seq) & (c.last_seq >= seq)
     for data in (await connection.scalars(select(c.data).where(mine))).all():
         seqs, sums = _unpacked(data)

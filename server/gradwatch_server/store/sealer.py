@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from . import packing, sealing, tables
 from .engine import tell
 from .marks import Mark, Task, next_marks
-from .pyramid import GROUP
+from .pyramid import FANOUT, GROUP
 from .reading import PIECE_BYTES, Books, Stream
 from .tiles import BLOCK
 from .writer import Writer
@@ -86,8 +86,9 @@ class Sealer:
         if task is Task.SEAL:
             await self._seal(stream, await self._bounded(stream, marks, BLOCK * 4))
         elif task is Task.MERGE:
-            rows = await packing.merge(self._engine, stream, marks)
-            await self._write(lambda connection: packing.keep_merged(connection, stream, marks, rows))
+            some = await self._bounded(stream, marks, FANOUT * _PYRAMID_CELL)
+            rows = await packing.merge(self._engine, stream, some)
+            await self._write(lambda connection: packing.keep_merged(connection, stream, some, rows))
         else:
             some = await self._bounded(stream, marks, GROUP * _PYRAMID_CELL)
             packed = await packing.pack(self._engine, stream, some)

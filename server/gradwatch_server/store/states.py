@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables
+from .registry import RunState, WriterState
 
 
 def combine(writers: Sequence[Any]) -> tuple[str, str | None, float | None]:
@@ -24,6 +25,21 @@ def combine(writers: Sequence[Any]) -> tuple[str, str | None, float | None]:
         return "running", None, None
     ends = [w.ended_at for w in writers if w.ended_at is not None]
     return "finished", next((w.reason for w in writers if w.reason), None), max(ends, default=None)
+
+
+async def write_states(
+    connection: AsyncConnection, writers: Collection[WriterState], runs: Collection[RunState], now: float
+) -> None:
+    """Writers and runs as they now are; each kind by one statement, because hundreds may be in a batch."""
+    names = ("state", "reason", "first_step", "last_step", "steps_to", "steps_span", "scalars_span")
+    of_writers = [
+        {"its_id": w.id, "seen_at": w.seen_at, "ended_at": w.ended_at, **{name: getattr(w, name) for name in names}}
+        for w in writers
+    ]
+    of_runs = [{"its_id": run.id, "updated_at": now, "last_step": run.last_step} for run in runs]
+    for table, rows in ((tables.writers, of_writers), (tables.runs, of_runs)):
+        if rows:
+            await connection.execute(update(table).where(table.c.id == bindparam("its_id")), rows)
 
 
 async def refresh_run(connection: AsyncConnection, run: str, now: float) -> bool:

@@ -76,6 +76,7 @@ writers = Table(
     # first frame may begin.
     Column("steps_span", BigInteger, nullable=False),
     Column("scalars_span", BigInteger, nullable=False),
+    Column("steps_to", BigInteger),  # the last step of its step frames; a logged value may lie far ahead of it
     # Layers of steps below this one were thinned to the pyramid.
     Column("thinned_to", BigInteger, nullable=False),
     Column("seen_at", Float(53), nullable=False),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradwatch.frames import Kind
-from gradwatch_server.store import deletion, reading, sampling, tables
+from gradwatch_server.store import deletion, sample_reading, sampling, tables
 from gradwatch_server.store.queries import Reduced
 from gradwatch_server.store.store import Store
 
@@ -315,9 +315,9 @@ def test_a_step_may_take_many_frames(database: str, monkeypatch: pytest.MonkeyPa
 
 def test_any_beginning_of_the_reading_order_is_spread_evenly() -> None:
     for count in (1, 2, 3, 17, 64, 1000):
-        order = reading._coarse_to_fine(count)
+        order = sample_reading._coarse_to_fine(count)
         assert sorted(order) == list(range(count))
         for part in (4, 16):
             some = sorted(order[:part])
             assert max(np.diff([*some, count]), default=count) <= 2 * count / min(part, count) + 1
-    assert reading._coarse_to_fine(0) == []
+    assert sample_reading._coarse_to_fine(0) == []

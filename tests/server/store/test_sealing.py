@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from gradwatch_server.store import pyramid, runs, tables, thinning
+from gradwatch_server.store import pyramid, reading, runs, tables, thinning, tiles
 from gradwatch_server.store.aggregate import reduce_rows
 from gradwatch_server.store.moments import reduce_moments
 from gradwatch_server.store.store import Store
@@ -222,5 +222,55 @@ def test_layers_that_a_repeated_step_lacks_are_absent_once_it_is_sealed_again(da
                 for width in (64, 256):
                     found = await store.queries.reduce(view, 0, 199, width, "layer")
                     assert found.layers is not None and not found.layers.count[:, 64:].any()
+
+    asyncio.run(scenario())
+
+
+def test_values_logged_far_apart_are_read_in_few_pieces(database: str) -> None:
+    steps = np.arange(1, 60) * 500_000
+
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer()
+            await keep(store, writer.opening(), writer.steps(np.arange(500)))
+            await keep(store, *(writer.scalars([("tokens", int(step), float(step))]) for step in steps))
+            for _ in range(2):
+                view = await store.queries.view(writer.run)
+                pieces = [piece async for _, _, piece in store.queries.pieces(view, 0, int(steps[-1]))]
+                read = np.concatenate([piece.user.steps for piece in pieces])
+                assert len(pieces) <= 8 and read.tolist() == steps.tolist()
+                assert sum(len(piece.dense.steps) for piece in pieces) == 500
+                await store.sealer.drain()
+
+    asyncio.run(scenario())
+
+
+def test_pieces_are_bounded_by_the_steps_they_hold_and_miss_none(database: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reading, "PIECE_BYTES", 3 * BLOCK * (4 * 3 + 200))  # three blocks of three layers
+    chance = np.random.default_rng(9)
+    steps = np.cumsum(chance.choice([1, 1, 1, 5000], 4000))
+
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer()
+            await keep(store, writer.opening(), *(writer.steps(part) for part in np.array_split(steps, 90)))
+            for _ in range(2):
+                view = await store.queries.view(writer.run)
+                pieces = [piece async for _, _, piece in store.queries.pieces(view, 0, int(steps[-1]))]
+                assert np.concatenate([piece.dense.steps for piece in pieces]).tolist() == steps.tolist()
+                assert max(len(piece.dense.steps) for piece in pieces) <= 5 * BLOCK
+                await store.sealer.drain()
+
+    asyncio.run(scenario())
+
+
+def test_a_value_logged_ahead_ends_no_block(database: str) -> None:
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer()
+            await keep(store, writer.opening(), writer.steps(np.arange(300)), writer.scalars([("tokens", 10**6, 1.0)]))
+            while await store.sealer.once():
+                pass
+            assert {row[2] for row in await rows(store, tables.tiles) if row[1] >= tiles.LAYERS} == {0}
 
     asyncio.run(scenario())

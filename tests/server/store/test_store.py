@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,7 +220,12 @@ def test_a_deletion_does_not_look_again_at_what_was_deleted_before(
             jobs: list[object] = []
             counts = []
             run = store.writer.run
-            monkeypatch.setattr(store.writer, "run", lambda job: (jobs.append(job), run(job))[1])
+
+            async def counted(job: Any) -> Any:
+                jobs.append(job)
+                return await run(job)
+
+            monkeypatch.setattr(store.writer, "run", counted)
             for number in range(4):
                 writer = Writer(run=f"run {number}")
                 await keep(store, writer.opening(), writer.steps(np.arange(10)))

@@ -14,6 +14,8 @@ _AT_ONCE = 10_000
 def upgrade() -> None:
     _create_tiles()
     _create_pyramid()
+    op.add_column("writers", sa.Column("steps_to", sa.BigInteger))
+    op.execute("UPDATE writers SET steps_to = last_step")
     op.add_column("writers", sa.Column("thinned_to", sa.BigInteger, nullable=False, server_default="0"))
     _mark_blocks()
     op.drop_table("rollups")
