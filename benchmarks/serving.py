@@ -28,6 +28,11 @@ def server(directory: Path) -> Iterator[int]:
         process.wait(30)
 
 
+def address(directory: Path) -> str:
+    """Where the server over GRADWATCH_DIR is."""
+    return str(json.loads((directory / "server.json").read_text())["url"])
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -15,7 +15,19 @@ from typing import Any, Self
 
 import httpx
 
-SETTINGS = ("SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP", "DATABASE", "HOST", "PORT", "WEBHOOK_URL")
+SETTINGS = (
+    "SERVER",
+    "TOKEN",
+    "MODE",
+    "PROJECT",
+    "RUN",
+    "GROUP",
+    "SPOOL_CAP",
+    "DATABASE",
+    "HOST",
+    "PORT",
+    "WEBHOOK_URL",
+)
 
 
 def clean_environment(directory: Path, **said: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ FUNCTION_LINES = 60
 # Modules that another test drives through their only use.
 DRIVEN_ELSEWHERE = {
     "client_hook": {
-        "console", "connection", "sync", "recording", "journal", "ledger", "segment", "registry", "uncaught", "cli",
+        "console", "recording", "journal", "ledger", "segment", "spool_reader", "registry", "uncaught", "cli",
         "probe/activity", "probe/laboratory", "probe/probing", "probe/reading", "probe/surface", "probe/trial",
         "probe/unclipped", "measure/learning_rate", "measure/loss_scale",
         "demo/corpus", "demo/model", "demo/train", "demo/command",

@@ -19,11 +19,14 @@ from gradwatch_server.settings import Settings as ServerSettings
 from pydantic import TypeAdapter
 from torch import nn
 
+from tests.processes import ServerProcess
+from tests.server.stream import Socket, Writer
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CONTROL = (ROOT / "docs" / "control.md").read_text()
 CLIPPING = (ROOT / "docs" / "clipping.md").read_text()
-HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS"}
+HOOK_SETTINGS = {"DIR", "TOKEN", "SERVER", "MODE", "PROJECT", "GROUP", "RUN", "RANKS", "SPOOL_CAP"}
 
 
 def table(heading: str) -> str:
@@ -95,6 +98,25 @@ def test_every_command_to_a_training_stands_in_the_table() -> None:
     written = [json.loads(body) for body in re.findall(r"^\| `(\{.*?\})` \|", CONTROL, re.MULTILINE)]
     checked = [TypeAdapter(Wanted).validate_python(body).model_dump() for body in written]
     assert {body["command"] for body in checked} == set(COMMANDS) and checked == written
+
+
+@pytest.mark.parametrize("text", [README.split("## Read runs back")[1], (ROOT / "docs" / "reading.md").read_text()])
+def test_reading_back_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ServerProcess(tmp_path / "gradwatch") as server:
+        layers = ["encoder.0.weight", "encoder.0.bias", "decoder.weight"]
+        writer = Writer(layers, project="lm", run="baseline", name="baseline", config={"lr": 3e-4})
+        with Socket(server.url, "/api/ingest") as socket:
+            socket.store(writer, writer.opening() + writer.steps(range(300), [1, 2, 3], loss=range(300)))
+            socket.store(writer, writer.event("checkpoint", "step 5", 5) + writer.finish())
+        monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path / "gradwatch"))
+        monkeypatch.chdir(tmp_path)
+        world: dict[str, Any] = {"gradwatch": gradwatch, "print": lambda *found: None}
+        exec(text.split("```python\n")[1].split("```")[0], world)
+    assert world["run"].id == writer.run and (tmp_path / "baseline.parquet").read_bytes()[:4] == b"PAR1"
+    layered = world["norms"] if "norms" in world else world["layers"]
+    assert layered.names == layers[:2] and (layered.max == [1, 2]).all()
+    loss = world["loss"] if "loss" in world else world["series"]
+    assert (loss["loss"] == loss.steps).all()
 
 
 def test_every_setting_stands_in_the_table_and_no_other() -> None:

@@ -18,7 +18,7 @@ from benchmarks.peers.servers import running
 
 WARM_UP: Final = 0.1  # of the steps; their times are left out
 # Nothing may leave the machine, look for a newer version or ask.
-_ALONE: Final = {
+ALONE: Final = {
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
     "WANDB_ERROR_REPORTING": "false",
@@ -63,7 +63,7 @@ def train(contender: Contender, python: str, steps: int) -> Run:
     with tempfile.TemporaryDirectory(prefix="gradwatch-peers-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "kept"
         folder.mkdir()
-        settings = {**clean(os.environ), **_ALONE, "PYTHONPATH": f"{ROOT}:{ROOT / 'client_hook'}:{ROOT / 'server'}"}
+        settings = {**clean(os.environ), **ALONE, "PYTHONPATH": f"{ROOT}:{ROOT / 'client_hook'}:{ROOT / 'server'}"}
         settings |= {"GRADWATCH_DIR": str(folder), "TRACKIO_DIR": str(folder), "HOME": name}
         with ExitStack() as stack:
             extra: list[str] = []
@@ -76,10 +76,10 @@ def train(contender: Contender, python: str, steps: int) -> Run:
             )
         found["times"] = found.pop("milliseconds")
         # After the server has ended, so that SQLite has folded its log into the database.
-        return Run(contender, bytes=_kept_bytes(folder), **found)
+        return Run(contender, bytes=kept_bytes(folder), **found)
 
 
-def _kept_bytes(folder: Path) -> int:
+def kept_bytes(folder: Path) -> int:
     """Of all files, but for SQLite's shared memory, which is no data and may be deleted."""
     files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     return sum(file.stat().st_size for file in files if not file.name.endswith("-shm"))

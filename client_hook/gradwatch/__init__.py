@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwatch.client import Client as Client
     from gradwatch.clipping.ada_gc import AdaGC as AdaGC
     from gradwatch.clipping.agc import AGC as AGC
     from gradwatch.clipping.auto_clip import AutoClip as AutoClip
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gradwatch.clipping.z_clip import ZClip as ZClip
     from gradwatch.drop_in import clip_grad_norm_ as clip_grad_norm_
     from gradwatch.drop_in import clip_grad_value_ as clip_grad_value_
+    from gradwatch.fetch import ClientError as ClientError
     from gradwatch.monitor import Monitor as Monitor
     from gradwatch.monitor import NonFiniteGradientError as NonFiniteGradientError
     from gradwatch.watching import watch as watch
@@ -34,6 +36,8 @@ _HOMES = {
     "AGC": "gradwatch.clipping.agc",
     "AdaGC": "gradwatch.clipping.ada_gc",
     "AutoClip": "gradwatch.clipping.auto_clip",
+    "Client": "gradwatch.client",
+    "ClientError": "gradwatch.fetch",
     "EMARatio": "gradwatch.clipping.ema_ratio",
     "GlobalNorm": "gradwatch.clipping.global_norm",
     "Monitor": "gradwatch.monitor",
@@ -55,6 +59,8 @@ __all__ = [
     "AGC",
     "AdaGC",
     "AutoClip",
+    "Client",
+    "ClientError",
     "EMARatio",
     "GlobalNorm",
     "Monitor",

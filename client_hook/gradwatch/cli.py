@@ -16,6 +16,7 @@ _OWN: Final = {
     "sync": "gradwatch.cli:sync",
     "demo": "gradwatch.demo.command:demo",
     "doctor": "gradwatch.doctor:doctor",
+    "export": "gradwatch.export:export",
 }
 _SERVER: Final = ("backup", "serve", "token")
 
@@ -71,10 +72,18 @@ def sync(directory: Path | None, server: str | None) -> None:
         if directory is None and not spool.is_dir():
             click.echo(f"nothing waits in {spool}")
             return
-        delivered = deliver_leftovers(directory or spool, settings)
+        synced = deliver_leftovers(directory or spool, settings)
     except (SyncFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{delivered} run{'' if delivered == 1 else 's'} delivered")
+    click.echo(f"{_spools(synced.delivered)} delivered")
+    if synced.living:
+        click.echo(f"{_spools(synced.living)} left alone: still written, or delivered by another")
+    if synced.kept:
+        raise click.ClickException(f"{_spools(synced.kept)} not taken by the server; what it said stands above")
+
+
+def _spools(count: int) -> str:
+    return f"{count} spool{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ class Connection:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
+        self.lost = False  # whoever reads the answers says when there are no more
 
     @classmethod
     @contextmanager
@@ -43,7 +45,7 @@ class Connection:
                 status = error.response.status_code
                 # What a proxy answers while its server is started anew (502, 503) passes by itself.
                 raise ConnectionFailed(_refusal(server, status), final=status < 500) from None
-            except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError) as error:
+            except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError, ImportError) as error:
                 raise ConnectionFailed(f"{server} cannot be reached: {error}") from None
             yield cls(socket)
 
@@ -51,7 +53,7 @@ class Connection:
         try:
             self._socket.send(data)
         except (OSError, ConnectionClosed) as error:
-            raise ConnectionFailed(str(error)) from None
+            raise ConnectionFailed(f"the connection was lost: {error}") from None
 
     def answers(self) -> Iterator[frames.Frame]:
         """What the server sends, until the socket closes. Blocks; for a thread of its own."""
@@ -68,7 +70,7 @@ class Connection:
 
 def _connect(server: str, token: str | None) -> ClientConnection:
     address = "ws" + server.removeprefix("http") + "/api/ingest"
-    options: dict[str, Any] = {"ssl": ssl.create_default_context()} if address.startswith("wss") else {}
+    options: dict[str, Any] = {"ssl": _trust()} if address.startswith("wss") else {}
     if urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost"):
         options["proxy"] = None  # a proxy of the environment cannot know this machine's own servers
     opening: ClientConnection = connect(
@@ -83,6 +85,12 @@ def _connect(server: str, token: str | None) -> ClientConnection:
         **options,
     )
     return opening
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Once for the process: reading the system's certificates holds the interpreter for tens of milliseconds."""
+    return ssl.create_default_context()
 
 
 def _refusal(server: str, status: int) -> str:

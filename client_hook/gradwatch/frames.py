@@ -26,6 +26,8 @@ MAX_FRAME: Final = 1 << 20  # bytes, prefix and padding included
 MAX_LAYERS: Final = 16_384  # above it the hook records modules and scalars only
 MAX_NAME: Final = 1_024  # characters of a name of a run, layer, series or event
 MAX_COUNT: Final = 2**53 - 1  # what a browser still counts exactly
+# The one NaN of an f8 column that means "nobody gave a value"; every other NaN came out of the training.
+MISSING_BITS: Final = 0x7FF80000_6D697373
 
 MAGIC: Final = b"GW"
 _PREFIX: Final = struct.Struct("<2sBBIQI")
@@ -158,6 +160,29 @@ def decode(data: Buffer) -> Frame:
     except ValueError as error:
         raise FrameError("kind", f"frame kind {kind} is unknown here: upgrade gradwatch") from error
     return Frame(known, header, view[size - body_size :], checksum, size, version)
+
+
+def is_whole(data: Buffer) -> bool:
+    """Whether the frame that begins ``data`` is all there and matches its checksum, whatever it says."""
+    try:
+        size = frame_size(data)
+    except FrameError:
+        return False
+    if len(data) < size:
+        return False
+    view = memoryview(data)[:size]
+    checksum: int = _PREFIX.unpack_from(view)[5]
+    return zlib.crc32(view[PREFIX_SIZE:], zlib.crc32(view[:_CHECKSUM_AT])) == checksum
+
+
+def seq_of(data: Buffer) -> int | None:
+    """The seq of the whole frame that begins ``data``, of any version and kind; None where its header has none."""
+    header_size = _PREFIX.unpack_from(data)[3]
+    try:
+        seq = _parse_header(memoryview(data)[PREFIX_SIZE : PREFIX_SIZE + header_size]).get("seq")
+    except FrameError:
+        return None
+    return seq if isinstance(seq, int) and not isinstance(seq, bool) else None
 
 
 def decode_all(data: Buffer) -> Iterator[Frame]:

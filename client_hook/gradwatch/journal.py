@@ -117,7 +117,9 @@ class Journal:
         first, count = int(rows.step[0]), len(rows.step)
         if not self._append(Kind.STEPS, {"table": self._table, "rows": count, **without}, body):
             if not self._lost_rows:
-                say(f"the spool {self._spool.folder} is full; further steps are dropped and counted")
+                say(
+                    f"the spool {self._spool.folder} is full of what must not go; further steps are dropped and counted"
+                )
             self._lost_rows += count
         elif self._lost_rows:
             self._tell_lost_rows(first - 1)

@@ -22,7 +22,7 @@ from gradwatch.measure.sample import Sample
 from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.recorder import Recorder
 from gradwatch.sender import Sender
-from gradwatch.settings import SPOOL_CAP, Settings
+from gradwatch.settings import Settings
 from gradwatch.spool import Spool
 
 EXIT_SECONDS: Final = 2.0  # what ending a run, or all runs of a process, may cost at most
@@ -98,7 +98,8 @@ class Recording:
         self._wake = threading.Event()
         self._end: tuple[str, str] | None = None
         self._finish_once = threading.Lock()
-        self._spool = Spool(settings.spool, writer, SPOOL_CAP)
+        self._finished = threading.Event()
+        self._spool = Spool(settings.spool, writer, settings.spool_cap)
         self._journal = Journal(self._spool, writer)
         self._journal.hello(hello)
         self._sender = Sender(
@@ -153,7 +154,13 @@ class Recording:
         """
         if os.getpid() != self._process or not self._finish_once.acquire(blocking=False):
             return
-        atexit.unregister(self._at_exit)
+        try:
+            self._finish(state, reason, deadline)
+        finally:
+            self._finished.set()
+            atexit.unregister(self._at_exit)
+
+    def _finish(self, state: str, reason: str, deadline: float | None) -> None:
         until = deadline if deadline is not None else time.monotonic() + EXIT_SECONDS
         self._end = (state, frames.storable_text(reason))
         self._wake.set()
@@ -188,7 +195,11 @@ class Recording:
         self._spool.unlock()
 
     def _at_exit(self) -> None:
-        self.finish("finished", "", _process_deadline())
+        deadline = _process_deadline()
+        self.finish("finished", "", deadline)
+        # A run whose model was let go may be ending in a thread of its own, which the interpreter would not wait for.
+        if os.getpid() == self._process:
+            self._finished.wait(max(0.0, deadline - time.monotonic()))
 
     # The recording thread's side.
 
@@ -198,6 +209,7 @@ class Recording:
             urgent = self._wake.is_set()
             self._wake.clear()
             self._write(urgent)
+            self._spool.tend()
         self._write(urgent=True)
         self._write(urgent=True)  # samples of a table that only now was written
         self._journal.finish(*self._end, time.time())

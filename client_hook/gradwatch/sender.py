@@ -8,92 +8,34 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from gradwatch import frames
 from gradwatch.connection import Connection, ConnectionFailed
 from gradwatch.console import say
-from gradwatch.frames import Frame, Kind
-from gradwatch.spool import Reader, Spool
+from gradwatch.delivery import REFUSED_WAIT, UNWATCHED_PACE, Delivery, Flight
+from gradwatch.frames import Kind
+from gradwatch.spool import Spool
+from gradwatch.spool_reader import Reader
 
 HEARTBEAT: Final = 10.0  # seconds
-UNWATCHED_PACE: Final = 1.0  # seconds between batches while nobody looks
 _BATCH: Final = 128 << 10  # bytes a message: walking it holds the interpreter for about 200 microseconds at most
 _IN_FLIGHT: Final = 8 << 20  # bytes sent and not acked, beyond which the sender waits
+_LATE: Final = 1 << 20  # bytes waiting when a connection stands, beyond which new frames overtake them
+_LATE_IN_FLIGHT: Final = 2 << 20  # bytes of them sent and not acked: new frames wait behind these on the server
+_BREATH: Final = 5e-5  # seconds between walking a batch and sending it, in which the training gets the interpreter
 _LOOK_AGAIN: Final = 1.0  # seconds between two looks for a server that is not there
-_MOST_COMMANDS: Final = 16  # that wait for the training's next step
 _HOPE: Final = 0.5  # seconds in which a first connection, if any can be had, is made
 _HOPE_AGAIN: Final = 30.0  # seconds in which a lost server may come back before an ending run stops waiting for it
-_REFUSED_WAIT: Final = 30.0  # seconds after a refusal that a person has to mend
-_RESEND: Final = ("table", "hello")  # codes that ask for hello and tables again
-_WAIT: Final = ("version", "full", "busy")  # codes after which the frame waits in the spool
 
 
-class Delivery:
-    """What the server has said of one writer's frames; shared by the two threads of a sender."""
+class _Stream:
+    """Frames on their way from one place in the spool; ``most``: bytes not acked beyond which it waits."""
 
-    def __init__(self) -> None:
-        self.through = -1
-        self.pace = UNWATCHED_PACE
-        self.refused: list[str] = []
-        self.tombstones: list[tuple[int, str]] = []  # refused for good, to be replaced by a counted tombstone
-        self.deleted = False
-        self.again = False  # reconnect and begin again with the preamble
-        self.hold = 0.0  # seconds to wait before the next try
-        self.changed = threading.Event()
-        self._commands: deque[Mapping[str, Any]] = deque(maxlen=_MOST_COMMANDS)
-
-    def take_commands(self) -> list[Mapping[str, Any]]:
-        """What people asked of the writer since the last call."""
-        commands = []
-        while self._commands:
-            commands.append(self._commands.popleft())
-        return commands
-
-    def take(self, answer: Frame, writer: str) -> None:
-        """Learn from an ack or a refusal that is about ``writer``."""
-        if answer.header.get("writer") not in (writer, None):
-            return
-        if answer.kind is Kind.ACK:
-            self.through = max(self.through, int(answer.header["through"]))
-            # A server on a fresh database lacks what an earlier one acked; what joins on to that counts all the same.
-            for first, last in sorted(answer.header.get("ranges", [])):
-                if first <= self.through + 1:
-                    self.through = max(self.through, last)
-            self.pace = float(answer.header.get("pace", UNWATCHED_PACE))
-        elif answer.kind is Kind.CONTROL:
-            self._commands.append(answer.header)
-        elif answer.kind is Kind.REFUSE:
-            self._refused(str(answer.header.get("code")), str(answer.header.get("message")), answer.header.get("seq"))
-        self.changed.set()
-
-    def take_tombstones(self, writer: str) -> list[bytes]:
-        """Frames of kind ``dropped`` in the place of those refused since the last call."""
-        refused, self.tombstones = self.tombstones, []
-        lost = {"first_step": 0, "last_step": 0, "rows": 0}
-        return [
-            frames.encode(
-                Kind.DROPPED, {"writer": writer, "seq": seq, **lost, "reason": f"refused by the server: {code}"}
-            )
-            for seq, code in refused
-        ]
-
-    def _refused(self, code: str, message: str, seq: object) -> None:
-        if code == "conflict":  # the frame's tombstone is there already
-            return
-        if message not in self.refused and len(self.refused) < 20:
-            self.refused.append(message)
-            say(f"the server refused a frame: {message}")
-        if code == "deleted":
-            self.deleted = True
-        elif code in _RESEND:
-            self.again, self.hold = True, 1.0
-        elif code in _WAIT:
-            self.again, self.hold = True, _REFUSED_WAIT
-        elif isinstance(seq, int):
-            self.tombstones.append((seq, code))
+    def __init__(self, reader: Reader, most: int) -> None:
+        self.reader, self.most = reader, most
+        self.flight = Flight()
 
 
 class Sender:
@@ -121,6 +63,7 @@ class Sender:
         self._connected = False
         self._hurry = threading.Event()
         self._news = threading.Event()
+        self._awaits_room = False  # there is more to send as soon as acks make room
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gradwatch-send", daemon=True)
 
@@ -184,7 +127,7 @@ class Sender:
                     told = str(error)
                     say(f"{told}; frames wait in {self._spool.folder}")
                 self._lost(final=error.final)
-                self._pause(_REFUSED_WAIT if error.final else _backoff(failures))
+                self._pause(REFUSED_WAIT if error.final else _backoff(failures))
             except Exception as error:  # nothing here may end in the user's console as a traceback
                 failures += 1
                 self._lost(final=False)
@@ -202,15 +145,15 @@ class Sender:
         for part in self._spool.preamble[1:]:
             connection.send(part)
         sent_tables = len(self._spool.preamble)
-        reader, flight, beat = Reader(self._spool), _Flight(), time.monotonic()
+        streams, beat = self._streams(), time.monotonic()
         while not self._stop.is_set() and not lost.is_set() and not (self.delivery.again or self.delivery.deleted):
             # Tables that came after the connection stood go ahead of the steps that cite them.
             for part in self._spool.preamble[sent_tables:]:
                 connection.send(part)
                 sent_tables += 1
-            sent = self._send_batch(connection, reader, flight)
+            sent = self._send_some(connection, streams)
             self._bury(connection)
-            self._spool.acked(self.delivery.through)
+            self._spool.acked(self.delivery.covers)
             if time.monotonic() - beat > HEARTBEAT:
                 beat = time.monotonic()
                 connection.send(self._heartbeat())
@@ -218,16 +161,30 @@ class Sender:
                 self._news.wait(min(self.delivery.pace, HEARTBEAT))
                 self._news.clear()
 
-    def _send_batch(self, connection: Connection, reader: Reader, flight: _Flight) -> bool:
-        if flight.bytes_beyond(self.delivery.through) > _IN_FLIGHT:
-            return False
-        data, last = reader.next_batch(_BATCH)
-        if not data:
-            return False
-        if last > self.delivery.through:
-            connection.send(data)
-            flight.sent(last, len(data))
-        return True
+    def _streams(self) -> list[_Stream]:
+        """What to send from, in turn. Behind an outage new frames go first, and old ones fill the gap behind them."""
+        if self._spool.size <= _LATE:
+            return [_Stream(Reader(self._spool), _IN_FLIGHT)]
+        return [_Stream(Reader(self._spool, behind=True), _IN_FLIGHT), _Stream(Reader(self._spool), _LATE_IN_FLIGHT)]
+
+    def _send_some(self, connection: Connection, streams: list[_Stream]) -> bool:
+        """One batch of each stream that has room; whether there was any."""
+        some = self._awaits_room = False
+        for stream in streams:
+            if stream.flight.size(self.delivery) > stream.most:
+                self._awaits_room = True
+                continue
+            batch = stream.reader.next_batch(_BATCH)
+            if not batch.data:
+                continue
+            some = True
+            time.sleep(_BREATH)
+            if not self.delivery.covers(batch.first, batch.last):
+                connection.send(batch.data)
+                stream.flight.sent(batch.first, batch.last, len(batch.data))
+        if len(streams) > 1 and streams[1].reader.seq >= streams[0].reader.begun:
+            streams.pop()
+        return some
 
     def _bury(self, connection: Connection) -> None:
         # Without it the seq would stay a hole, and acks, which are cumulative, would never pass it.
@@ -238,6 +195,8 @@ class Sender:
         try:
             for answer in connection.answers():
                 self.delivery.take(answer, self._spool.writer)
+                if self._awaits_room:
+                    self._news.set()
         except Exception:
             connection.close()
         finally:
@@ -247,20 +206,6 @@ class Sender:
     def _heartbeat(self) -> bytes:
         header = {"writer": self._spool.writer, "time": time.time(), "last_step": self._last_step()}
         return frames.encode(Kind.HEARTBEAT, header)
-
-
-class _Flight:
-    """Batches sent on this connection and not yet acked."""
-
-    def __init__(self) -> None:
-        self._batches: list[tuple[int, int]] = []
-
-    def sent(self, last_seq: int, size: int) -> None:
-        self._batches.append((last_seq, size))
-
-    def bytes_beyond(self, through: int) -> int:
-        self._batches = [batch for batch in self._batches if batch[0] > through]
-        return sum(size for _, size in self._batches)
 
 
 def _backoff(failures: int) -> float:

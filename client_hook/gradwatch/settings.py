@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 Mode = Literal["online", "offline", "disabled"]
 
 SPOOL_CAP: Final = 1 << 30  # bytes a run may keep on disk while no server takes them
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Settings:
     group: str | None
     every_rank: bool = False
     """Every rank of a distributed training streams, not the first alone (GRADWATCH_RANKS=all)."""
+    spool_cap: int = SPOOL_CAP
+    """Bytes a run may keep on disk; beyond it its oldest detail goes first, counted (GRADWATCH_SPOOL_CAP)."""
 
     @property
     def spool(self) -> Path:
@@ -59,6 +63,7 @@ class Settings:
             run=said.get("GRADWATCH_RUN") or None,
             group=group or said.get("GRADWATCH_GROUP") or None,
             every_rank=_every_rank(said.get("GRADWATCH_RANKS") or "first"),
+            spool_cap=_bytes(said.get("GRADWATCH_SPOOL_CAP") or "1G"),
         )
 
 
@@ -81,6 +86,13 @@ def _every_rank(text: str) -> bool:
     if text not in ("first", "all"):
         raise ValueError(f"GRADWATCH_RANKS must be first or all, not {text!r}")
     return text == "all"
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMGT]?)B?", text.strip().upper().replace("IB", ""))
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"GRADWATCH_SPOOL_CAP must be a size such as 500M or 2G, not {text!r}")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _parses(address: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -30,6 +31,9 @@ log = logging.getLogger("gradwatch.alerts")
 _FRAMES_AT_ONCE: Final = 64  # of one writer in one transaction
 _WRITERS_AT_ONCE: Final = 32
 _PAUSE: Final = 0.05  # seconds between two looks, so that many writers share a transaction
+# For which a frame that is missing is waited for: while a spool catches up it is another one every few moments. What
+# another database was given, or what was lost with a process, never comes.
+_HOLE_SECONDS: Final = 600.0
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Judge:
     ) -> None:
         self._store, self._reached, self._wake_notifier, self._notify = store, reached, wake_notifier, notify
         self._waiting: set[str] = set()
+        self._holes: dict[str, tuple[int, float]] = {}  # by writer: the seq that is missing, and when that was seen
         self._wake = asyncio.Event()
         store.on_commit(self._committed)
         store.sealer.waits_for_rules = True
@@ -69,8 +74,10 @@ class Judge:
         self._waiting |= await self._left_over()
         self._wake.set()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _HOLE_SECONDS if self._holes else None)
             self._wake.clear()
+            self._waiting |= {key for key, (_, seen) in self._holes.items() if _is_long_ago(seen)}
             try:
                 await self.drain()
             except Exception as error:
@@ -109,6 +116,7 @@ class Judge:
         async with self._store.engines.read.connect() as connection:
             writer = (await connection.execute(select(tables.writers).where(w.key == key))).first()
             if writer is None or writer.state == "deleted":
+                self._holes.pop(key, None)
                 return None
             known = (await connection.execute(select(r.seq, r.state).where(r.writer == writer.id))).first()
             since, state = (known.seq, json.loads(known.state)) if known else (0, {})
@@ -116,13 +124,18 @@ class Judge:
             chosen = select(f.seq, data).where(f.writer == writer.id, f.seq >= since)
             rows = (await connection.execute(chosen.order_by(f.seq).limit(_FRAMES_AT_ONCE))).all()
         # Only what follows without a gap: a frame that is late must be judged before its successors.
-        whole = [(seq, data) for at, (seq, data) in enumerate(rows) if seq == since + at]
+        missing, seen = self._holes.pop(key, (-1, 0.0))
+        begin = rows[0].seq if rows and missing == since and _is_long_ago(seen) else since
+        whole = [(seq, data) for at, (seq, data) in enumerate(rows) if seq == begin + at]
+        if len(whole) < len(rows):
+            hole = begin + len(whole)
+            self._holes[key] = (hole, seen if hole == missing else time.monotonic())
         if not whole:
             return None
         if len(whole) == _FRAMES_AT_ONCE:
             self._waiting.add(key)
         found = [frames.decode(data) for _, data in whole if data is not None]
-        judged = _Judged(writer.id, writer.run, writer.attempt, since, since + len(whole), state)
+        judged = _Judged(writer.id, writer.run, writer.attempt, since, begin + len(whole), state)
         if found:
             steps = [frame for frame in found if frame.kind is Kind.STEPS]
             book = await self._store.books.for_frames(writer.id, steps)
@@ -182,6 +195,10 @@ class Judge:
             await connection.execute(update(tables.alerts).where(a.id == known.id).values(changed))
         row = (await connection.execute(select(tables.alerts).where(a.fingerprint == fingerprint))).one()
         return runs.alert_json(row)
+
+
+def _is_long_ago(seen: float) -> bool:
+    return time.monotonic() >= seen + _HOLE_SECONDS
 
 
 def _apply_rules(judged: _Judged, found: Sequence[frames.Frame], book: LayerBook) -> None:

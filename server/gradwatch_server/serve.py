@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import webbrowser
@@ -24,6 +23,7 @@ from sqlalchemy import make_url
 
 from .app import create_app
 from .auth import is_any_address
+from .drain import Drain, try_lock
 from .identity import Identity
 from .settings import DEFAULT_PORT, Settings, is_loopback
 from .store.engine import open_engines
@@ -71,7 +71,7 @@ def run(
                 server.run([listener])
             finally:
                 identity.withdraw(settings.dir)
-                server.stop_sync()
+                server.stop_draining()
     if not server.was_ready:
         raise CannotServe("the server could not start; the lines above say why")
 
@@ -112,27 +112,29 @@ def _terminable() -> Iterator[None]:
 class _Server(uvicorn.Server):
     """uvicorn's server that says when it listens, and drains leftover spools beside its work."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], subprocess.Popen[bytes] | None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], Drain]) -> None:
         super().__init__(config)
         self._ready = ready
-        self._sync: subprocess.Popen[bytes] | None = None
+        self._drain: Drain | None = None
+        self._draining: asyncio.Task[None] | None = None
         self.was_ready = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self.was_ready = True
-            self._sync = self._ready()
+            self._drain = self._ready()
+            self._draining = asyncio.create_task(self._drain.run(), name="gradwatch drain")
 
-    def stop_sync(self) -> None:
-        """End the draining of spools; what is left waits for the next start."""
-        if self._sync and self._sync.poll() is None:
-            self._sync.terminate()
-            try:
-                self._sync.wait(3)
-            except subprocess.TimeoutExpired:
-                self._sync.kill()
-                self._sync.wait()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._draining:
+            self._draining.cancel()
+        await super().shutdown(sockets)
+
+    def stop_draining(self) -> None:
+        """What is left in spools waits for the next start."""
+        if self._drain:
+            self._drain.stop()
 
 
 def _config(app: object) -> uvicorn.Config:
@@ -145,6 +147,9 @@ def _config(app: object) -> uvicorn.Config:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=MAX_FRAME,
+        # An answer waits behind the frames of a hook that the server does not read for a while, and a native call may
+        # hold a training's interpreter for a minute; a peer that is gone is found by STALLED_MS.
+        ws_ping_timeout=90,
         timeout_graceful_shutdown=3,
         access_log=False,
         log_config=None,
@@ -155,7 +160,7 @@ def _config(app: object) -> uvicorn.Config:
     )
 
 
-def _ready(settings: Settings, identity: Identity, url: str, open_browser: bool) -> subprocess.Popen[bytes] | None:
+def _ready(settings: Settings, identity: Identity, url: str, open_browser: bool) -> Drain:
     identity.announce(settings.dir, url)
     click.echo(f"gradwatch is at {url}  (Ctrl-C ends it)")
     if os.environ.get("SSH_CONNECTION"):
@@ -164,27 +169,7 @@ def _ready(settings: Settings, identity: Identity, url: str, open_browser: bool)
     sys.stdout.flush()
     if open_browser:
         webbrowser.open(url)
-    return _drain_spools(settings, url)
-
-
-def _drain_spools(settings: Settings, url: str) -> subprocess.Popen[bytes] | None:
-    spool = settings.dir / "spool"
-    if not spool.is_dir() or not any(spool.iterdir()):
-        return None
-    environment = dict(os.environ)
-    if settings.secret:
-        environment["GRADWATCH_TOKEN"] = settings.secret  # not on the command line, where others can read it
-    command = [sys.executable, "-m", "gradwatch.cli", "sync", str(spool), "--server", url]
-    with contextlib.suppress(OSError):
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the server, which then ends it
-        )
-    return None
+    return Drain(settings, url)
 
 
 def address(host: str, port: int) -> str:
@@ -247,24 +232,9 @@ def _only_server_of(settings: Settings) -> Iterator[None]:
     # Runs and configurations are nobody else's business; SQLite gives its other files the mode of this one.
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     with file.with_name(file.name + ".lock").open("a") as lock:
-        if not _lock(lock.fileno()):
+        if not try_lock(lock.fileno()):
             raise CannotServe(f"another gradwatch already serves {file}: open that one, or end it with Ctrl-C there")
         yield
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def file_system_of(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -91,7 +91,7 @@ def sink() -> KeepingSink:
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """GRADWATCH_DIR in a temporary folder, and nothing said by the environment of whoever runs the tests."""
-    for name in ("SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP"):
+    for name in ("SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP", "SPOOL_CAP"):
         monkeypatch.delenv(f"GRADWATCH_{name}", raising=False)
     monkeypatch.setenv("GRADWATCH_DIR", str(tmp_path / "gradwatch"))
     monkeypatch.setenv("GRADWATCH_MODE", "offline")

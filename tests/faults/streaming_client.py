@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from gradwatch.delivery import Delivery
 from gradwatch.discovery import find_server
-from gradwatch.sender import Delivery, Sender
+from gradwatch.sender import Sender
 from gradwatch.settings import Settings
 from gradwatch.spool import Spool
 from numpy.typing import NDArray

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
+from gradwatch.frames import Kind
+from gradwatch_server import alerts
 
 from .served import Served
 from .stream import Writer
@@ -101,3 +105,22 @@ def test_rules_that_had_no_time_before_the_end_are_run_at_the_next_start(tmp_pat
         assert served.get("/api/alerts")["alerts"] == []
     with Served(tmp_path) as served:
         served.wait("/api/alerts", lambda found: len(found["alerts"]) == 1)
+
+
+def test_frames_that_never_come_are_waited_for_and_then_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "_HOLE_SECONDS", 1.5)
+    writer = Writer()
+    opening = writer.opening()
+    writer.seq = 100  # the database before this one had what came until here
+    with Served(tmp_path) as served, served.ingest() as socket:
+        socket.send(opening + writer.steps(np.arange(300), loss=1.0) + writer.steps([300], BAD, loss=1.0))
+        socket.until(Kind.ACK, through=1, ranges=[[100, 101]])
+        time.sleep(0.5)
+        assert served.get("/api/alerts")["alerts"] == []
+        (alert,) = served.wait("/api/alerts", lambda found: found["alerts"])["alerts"]
+        assert alert["first_step"] == 300
+        time.sleep(1)
+    with sqlite3.connect(tmp_path / "gradwatch.db") as connection:
+        assert connection.execute("SELECT count(*) FROM tiles").fetchone()[0], "what lies behind the hole is not sealed"

@@ -10,7 +10,7 @@ from pathlib import Path
 from gradwatch.health import Check
 from gradwatch.leftovers import leftovers
 from gradwatch.segment import own_files
-from gradwatch.settings import SPOOL_CAP, Settings
+from gradwatch.settings import Settings
 
 
 def check_storage(settings: Settings) -> list[Check]:
@@ -18,7 +18,7 @@ def check_storage(settings: Settings) -> list[Check]:
     first = _writable(settings.directory)
     if first.state == "fail":
         return [first]
-    return [first, *_private(settings.directory), _room(settings.directory), check_spool(settings.spool)]
+    return [first, *_private(settings.directory), _room(settings), check_spool(settings.spool)]
 
 
 def _existing(folder: Path) -> Path:
@@ -60,12 +60,12 @@ def _private(directory: Path) -> list[Check]:
     return checks
 
 
-def _room(directory: Path) -> Check:
-    free = shutil.disk_usage(_existing(directory)).free
-    text = f"{_size(free)} free; a run keeps up to {_size(SPOOL_CAP)} while no server takes it"
-    if free < SPOOL_CAP // 16:
+def _room(settings: Settings) -> Check:
+    free, cap = shutil.disk_usage(_existing(settings.directory)).free, settings.spool_cap
+    text = f"{_size(free)} free; a run keeps up to {_size(cap)} while no server takes it"
+    if free < cap // 16:
         return Check("disk", "fail", text, "free some space, or set GRADWATCH_DIR to a larger disk")
-    if free < SPOOL_CAP:
+    if free < cap:
         return Check("disk", "warn", text, "free some space, or keep a server running that takes the frames")
     return Check("disk", "ok", text)
 
@@ -87,7 +87,9 @@ def check_spool(spool: Path) -> Check:
     if left:
         ended_ones = f"the spool{'s' if len(left) > 1 else ''} of {len(left)} ended run{'s' if len(left) > 1 else ''}"
         text = f"{ended_ones} with {_size(sum(sizes))} to be delivered, {living}"
-        return Check("spool", "warn", text, "`gradwatch serve` takes them at its start, `gradwatch sync` at any time")
+        return Check(
+            "spool", "warn", text, "a running `gradwatch serve` takes them by itself, `gradwatch sync` at any time"
+        )
     return Check("spool", "ok", f"nothing left by ended runs, {living}")
 
 

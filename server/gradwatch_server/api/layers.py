@@ -12,7 +12,9 @@ from gradwatch.frames import Kind
 from starlette.responses import JSONResponse
 
 from ..snapshots import encode_columns
-from ..store.queries import MOST_COLUMNS, Reduced, choose_width
+from ..store.queries import MOST_COLUMNS, Queries, Reduced, choose_width
+from ..store.views import View
+from . import raw_frames
 from .dependencies import RangeDep, StoreDep, ViewDep, bad_argument
 from .numbers import listed
 
@@ -28,17 +30,22 @@ async def get_layers(
     view: ViewDep,
     steps: RangeDep,
     metric: Metric = "grad_norm",
-    columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 1000,
+    columns: Annotated[int, Query(ge=0, le=MOST_COLUMNS)] = 1000,
     match: Annotated[str | None, Query(max_length=1024)] = None,
     by: Literal["layer", "module"] = "layer",
 ) -> Response:
     """Layers (or modules) x columns: a SNAPSHOT frame, or JSON where the request accepts that.
 
-    All metrics but ``grad_norm`` are sampled: in columns without a sample their count is 0.
+    All metrics but ``grad_norm`` are sampled: in columns without a sample their count is 0. With ``columns=0``
+    ``grad_norm`` of every layer and step by itself, as frames, in pages.
     """
+    if columns == 0 and (metric, by) != ("grad_norm", "layer"):
+        raise bad_argument("'columns' must be at least 1: only the grad_norm of layers is recorded at every step")
     if metric != "grad_norm" and by == "module":
         raise bad_argument(f"'by' must be layer for {metric}: layers are sampled one by one, at different steps")
     low, high = steps.within(view)
+    if columns == 0:
+        return await _raw(store.queries, view, (low, high), match)
     count = len(await store.queries.layers(view.run))
     thinned_to = view.thinned_to if metric == "grad_norm" else 0
     width = choose_width(low, high, columns, count, thinned_to)
@@ -54,6 +61,13 @@ async def get_layers(
     about |= {"metric": metric, "truncated": found.truncated}
     body = await asyncio.to_thread(lambda: b"".join(encode_columns(Kind.SNAPSHOT, about, found)))
     return Response(body, media_type="application/octet-stream")
+
+
+async def _raw(queries: Queries, view: View, steps: tuple[int, int], match: str | None) -> Response:
+    names = [layer.name for layer in await queries.layers(view.run) if match is None or fnmatchcase(layer.name, match)]
+    rows, then = await raw_frames.layer_page(queries, view, *steps)
+    body = await asyncio.to_thread(raw_frames.encode_layers, view.run, rows, names, then)
+    return Response(body, media_type=raw_frames.MEDIA_TYPE)
 
 
 def _matching(found: Reduced, pattern: str) -> Reduced:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from ..store.queries import MOST_COLUMNS, choose_width
 from ..store.store import Store
 from ..store.views import View
+from . import raw_frames
 from .dependencies import RangeDep, StoreDep, ViewDep, bad_argument
 from .numbers import described, listed_raw
 
@@ -19,15 +21,23 @@ RAW_PAGE: Final = 5_000  # steps in one raw answer
 
 @router.get("/series")
 async def get_series(
+    request: Request,
     store: StoreDep,
     view: ViewDep,
     steps: RangeDep,
     names: Annotated[list[str] | None, Query()] = None,
     columns: Annotated[int, Query(ge=0, le=MOST_COLUMNS)] = 1000,
-) -> dict[str, Any]:
-    """Series reduced to at most ``columns`` columns; with ``columns=0`` every step by itself, in pages."""
+) -> Any:
+    """Series reduced to at most ``columns`` columns; with ``columns=0`` every step by itself, in pages.
+
+    Raw pages are frames where the request accepts those, else JSON.
+    """
     low, high = steps.within(view)
     wanted = await _names(store, view, names)
+    if columns == 0 and raw_frames.MEDIA_TYPE in request.headers.get("accept", ""):
+        page = await store.queries.raw(view, low, high, wanted, raw_frames.series_limit(wanted))
+        body = await asyncio.to_thread(raw_frames.encode_series, view.run, page)
+        return Response(body, media_type=raw_frames.MEDIA_TYPE)
     if columns == 0:
         page = await store.queries.raw(view, low, high, wanted, RAW_PAGE)
         series = {name: {"value": listed_raw(page.values[:, at])} for at, name in enumerate(wanted)}

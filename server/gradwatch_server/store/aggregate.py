@@ -132,13 +132,18 @@ def reduce_at(ufunc: np.ufunc, values: NDArray[Any], starts: NDArray[np.intp], d
     """
     rows = np.diff(np.append(starts, len(values)))
     found: NDArray[Any]
-    if rows.max(initial=0) <= _FEW:
-        found = values[starts].astype(values.dtype if dtype is None else dtype, copy=False)
-        for at in range(1, int(rows.max(initial=0))):
+    most, alike = int(rows.max(initial=0)), bool(len(rows)) and bool((rows == rows[0]).all())
+    if most <= _FEW:
+        first = values[::most] if alike else values[starts]
+        found = first.astype(values.dtype if dtype is None else dtype)
+        for at in range(1, most):
+            if alike:  # slices, which take half the time
+                ufunc(found, values[at::most], out=found, dtype=dtype)
+                continue
             more = np.flatnonzero(rows > at)
             found[more] = ufunc(found[more], values[starts[more] + at], dtype=dtype)
         return found
-    if (rows == rows[0]).all():
+    if alike:
         found = ufunc.reduce(values.reshape(len(starts), int(rows[0]), -1), axis=1, dtype=dtype)
         return found
     found = ufunc.reduceat(values, starts, axis=0, dtype=dtype)

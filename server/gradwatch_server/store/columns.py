@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from .pyramid import LEVELS, Buckets
 from .reading import Books, Stream
 
 Metric = Literal["none", "layer", "module"]
+
+_FEW: Final = 4  # buckets of a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,15 @@ def _draw_buckets(
 
 
 def _draw(canvas: Canvas, drawing: Drawing, piece: Buckets, factor: int) -> None:
-    if factor > 1 and len(piece.buckets):
-        piece = piece.coarser(factor)
-    if piece.names is None:
-        canvas.draw_numbered(piece, drawing.positions)
-    else:
-        canvas.draw_named(piece)
+    if factor > _FEW:
+        piece, factor = piece.coarser(factor), 1
+    for phase in range(factor):
+        # Every second bucket falls into a column of its own, so that the canvas can add them up by itself.
+        some = piece if factor == 1 else piece.every(factor, phase)
+        if piece.names is None:
+            canvas.draw_numbered(some, drawing.positions)
+        else:
+            canvas.draw_named(some)
 
 
 async def _draw_steps(canvas: Canvas, engine: AsyncEngine, books: Books, drawing: Drawing, cover: Plan) -> None:

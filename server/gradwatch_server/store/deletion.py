@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Table, and_, delete, select, update
@@ -30,15 +31,19 @@ async def delete_run(store: Store, run: str, now: float) -> None:
     store.registry.forget({key for _, key in writers}, {run})
     store.books.forget([number for number, _ in writers])
     store.publish({run: RunChange(run, deleted=True)})
-    await sweep(store)
+    await _sweep(store, [number for number, _ in writers])
 
 
 async def sweep(store: Store) -> None:
-    """Take away the rows of deleted writers; also those that a stop left half done."""
+    """Take away the rows of all deleted writers that a stop left half done."""
     c = tables.writers.c
     async with store.engines.read.connect() as connection:
         numbers = (await connection.scalars(select(c.id).where(c.state == "deleted"))).all()
-    for number in numbers:
+    await _sweep(store, numbers)
+
+
+async def _sweep(store: Store, writers: Sequence[int]) -> None:
+    for number in writers:
         for table in (tables.frames, tables.tiles, tables.pyramid, tables.sealed):
             while await store.writer.run(lambda connection, t=table, n=number: _delete_some(connection, t, n)):  # type: ignore[misc]
                 pass

@@ -105,7 +105,8 @@ def open_engines(url: str) -> Engines:
     options: dict[str, Any] = {"pool_pre_ping": True, "max_overflow": 0}
     return Engines(
         _postgresql(url, _WRITE, pool_size=1, **options),
-        _postgresql(url, _READ, pool_size=READERS, **options),
+        # What is sealed between two statements of a query must not be missing from both, as it could be by default.
+        _postgresql(url, _READ, pool_size=READERS, isolation_level="REPEATABLE READ", **options),
         _postgresql(url, None, poolclass=NullPool),
     )
 

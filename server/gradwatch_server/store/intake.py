@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from gradwatch import frames
 from gradwatch.frames import Frame, FrameError, Kind
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..changes import RunChange
 from . import checks, hello, landscape_frames, sealed, tables, upsert
 from .decode import DTYPES, LayerTable, check_steps, decode_scalars, step_columns
+from .marks import grown
 from .registry import Registry, RunState, WriterState
 from .sample_frames import check_samples, metric_of, stored_kind
 from .states import refresh_run
@@ -38,6 +38,24 @@ class Stored:
     kind: int | None = None  # None: the frame's own
 
 
+@dataclass(slots=True)
+class _Drop:
+    """Tombstones of one writer with one reason."""
+
+    writer: WriterState
+    frame: Frame
+    rows: int = 0
+    first: int | None = None
+    last: int | None = None
+
+    def add(self, rows: int, first: int | None, last: int | None) -> None:
+        self.rows += rows
+        if first is not None:
+            self.first = first if self.first is None else min(self.first, first)
+        if last is not None:
+            self.last = last if self.last is None else max(self.last, last)
+
+
 class Batch:
     """Frames on their way into one transaction; flush() writes them. If it fails, forget() what was touched."""
 
@@ -51,6 +69,7 @@ class Batch:
         self._events: list[dict[str, Any]] = []
         self._new_series: set[tuple[str, str]] = set()
         self._restated: set[str] = set()  # runs whose state must be worked out again
+        self._drops: dict[tuple[str, str], _Drop] = {}  # by writer and reason
 
     async def add(self, frame: Frame, data: bytes | memoryview) -> WriterState:
         """Take in one frame. Raises FrameError; then nothing of the frame has been kept."""
@@ -85,20 +104,18 @@ class Batch:
 
     async def flush(self) -> None:
         """Write what add() gathered."""
+        self._say_drops()
         series = [{"run": run, "name": name} for run, name in sorted(self._new_series)]
         await upsert.insert_new(self.connection, tables.user_series, series)
         if self._frames:
             await self.connection.execute(tables.frames.insert(), list(self._frames.values()))
         await upsert.mark_dirty(self.connection, tables.dirty, self._dirty)
         await upsert.insert_new(self.connection, tables.events, self._events)
-        for writer in self.writers.values():
-            await self._write_writer(writer)
-        for run in self._runs.values():
-            change = self.change(run.id)
-            if run.id in self._restated:
-                change.state |= await refresh_run(self.connection, run.id, self.now)
-            values = {"updated_at": self.now, "last_step": run.last_step}
-            await self.connection.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values))
+        await self._write_states()
+        for run in self._runs:
+            self.change(run)
+        for run in self._restated & self._runs.keys():
+            self.change(run).state |= await refresh_run(self.connection, run, self.now)
 
     def committed(self) -> None:
         """After the commit: acks may speak of it from now on."""
@@ -232,10 +249,16 @@ class Batch:
         first, last = checks.count_or_none(header, "first_step"), checks.count_or_none(header, "last_step")
         rows = frames.check_count("'rows'", header.get("rows"))
         reason = checks.text(header, "reason")
-        where = "" if first is None else f" (steps {first} to {last})"
-        text = f"{rows} rows were dropped before they were sent{where}: {reason}"
-        self._say_event(writer, frame, kind="hook", step=first or 0, time=self.now, name="dropped", text=text)
+        self._drops.setdefault((writer.key, reason), _Drop(writer, frame)).add(rows, first, last)
         return Stored(0, first, last)
+
+    def _say_drops(self) -> None:
+        # A spool that reached its cap leaves tombstones by the thousand: those of one commit become one event.
+        for (_, reason), drop in self._drops.items():
+            where = "" if drop.first is None else f" (steps {drop.first} to {drop.last})"
+            text = f"{drop.rows} rows were dropped before they were sent{where}: {reason}"
+            about = {"kind": "hook", "step": drop.first or 0, "time": self.now, "name": "dropped", "text": text}
+            self._say_event(drop.writer, drop.frame, **about)
 
     def _finish(self, writer: WriterState, frame: Frame) -> None:
         header = frame.header
@@ -257,14 +280,15 @@ class Batch:
         self.change(run).events.append(event)
 
     def _cover(self, writer: WriterState, run: RunState, first: int, last: int, *, dense: bool) -> None:
+        self._dirty += grown(writer.id, writer.last_step, last)
         writer.first_step = first if writer.first_step is None else min(writer.first_step, first)
         writer.last_step = last if writer.last_step is None else max(writer.last_step, last)
         if writer.attempt == run.attempt and dense:
             run.last_step = last if run.last_step is None else max(run.last_step, last)
         self.change(run.id).steps(first, last)
 
-    def _touch(self, writer: WriterState, steps: Iterable[int] | np.ndarray[Any, Any]) -> None:
-        blocks = np.unique(np.asarray(steps) // BLOCK)
+    def _touch(self, writer: WriterState, steps: np.ndarray[Any, Any]) -> None:
+        blocks = np.unique(steps // BLOCK) if len(steps) > 1 else steps // BLOCK
         self._dirty += [(writer.id, BLOCK, block) for block in blocks.tolist()]
 
     def _alive(self, writer: WriterState, kind: Kind) -> None:
@@ -273,10 +297,14 @@ class Batch:
             writer.state, writer.reason, writer.ended_at = "running", None, None
             self._restated.add(writer.run)
 
-    async def _write_writer(self, writer: WriterState) -> None:
+    async def _write_states(self) -> None:
+        """Writers and runs as they now are; each kind by one statement, because hundreds may be in a batch."""
         names = ("state", "reason", "first_step", "last_step", "steps_span", "scalars_span", "seen_at", "ended_at")
-        values = {name: getattr(writer, name) for name in names}
-        await self.connection.execute(update(tables.writers).where(tables.writers.c.id == writer.id).values(values))
+        writers = [{"its_id": w.id, **{name: getattr(w, name) for name in names}} for w in self.writers.values()]
+        runs = [{"its_id": r.id, "updated_at": self.now, "last_step": r.last_step} for r in self._runs.values()]
+        for table, rows in ((tables.writers, writers), (tables.runs, runs)):
+            if rows:
+                await self.connection.execute(update(table).where(table.c.id == bindparam("its_id")), rows)
 
 
 def _cited_table(writer: WriterState, frame: Frame) -> LayerTable:

@@ -83,6 +83,16 @@ async def follow(connection: AsyncConnection, writer: int, level: int, buckets: 
     await upsert.mark_dirty(connection, tables.dirty, marks)
 
 
+def grown(writer: int, before: int | None, after: int) -> list[tuple[int, int, int]]:
+    """Marks for when a writer's last step grows: what lies above its first buckets, where ``follow`` made nothing yet.
+
+    Steps that were sealed while they were the last, as those of a lost run are, may have none behind them for long.
+    """
+    if before is None:
+        return []
+    return [(writer, level * FANOUT, 0) for level in LEVELS[1:-1] if before < level <= after]
+
+
 def runs_of(marks: Sequence[Mark], most: int = AT_ONCE) -> list[tuple[int, int]]:
     """Buckets that follow one another, so that they are read together: (first, last), at most ``most`` of them."""
     runs: list[tuple[int, int]] = []

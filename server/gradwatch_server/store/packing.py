@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -64,13 +65,18 @@ def _parents(
 
 
 def _joined(rows: Sequence[tuple[int, int, bytes]], level: int, buckets: tuple[int, int]) -> dict[int, Buckets]:
-    """What rows, packed ones first, hold of some buckets, by kind."""
+    """What rows, packed ones first, hold of some buckets, by kind; of a bucket that both kinds hold the fresh one."""
     parts: dict[int, list[Buckets]] = {}
-    for part, _, data in rows:
-        piece = pyramid.unpack(data, level, whole=True)
+    renewed: dict[int, set[int]] = {}
+    for part, packed, data in reversed(rows):
+        piece, kind = pyramid.unpack(data, level, whole=True), pyramid.kind_of(part)
         inside = (piece.buckets >= buckets[0]) & (piece.buckets <= buckets[1])
+        if packed:
+            inside &= ~np.isin(piece.buckets, list(renewed.get(kind, ())))
+        else:
+            renewed.setdefault(kind, set()).update(piece.buckets.tolist())
         if inside.any():
-            parts.setdefault(pyramid.kind_of(part), []).append(piece if inside.all() else piece.pick(inside))
+            parts.setdefault(kind, []).append(piece if inside.all() else piece.pick(inside))
     return {kind: pyramid.joined(some) for kind, some in parts.items()}
 
 
@@ -93,20 +99,20 @@ async def pack(engine: AsyncEngine, stream: Stream, marks: Sequence[Mark]) -> Wo
 
 
 async def keep_packed(connection: AsyncConnection, stream: Stream, marks: Sequence[Mark], work: Work) -> None:
-    """Write packed rows and take away the fresh ones that they are made of."""
+    """Write packed rows in the place of those that they are made of."""
     if await _is_deleted(connection, stream):
         return
     p, t, level = tables.pyramid.c, tables.tiles.c, -marks[0].level
-    await upsert.replace(connection, tables.pyramid, work.pyramid)
     await upsert.replace(connection, tables.tiles, work.tiles)
     for mark in marks:
         first = mark.bucket * GROUP
-        mine = (p.writer == stream.id) & (p.level == level) & (p.packed == 0)
+        mine = (p.writer == stream.id) & (p.level == level)
         await connection.execute(tables.pyramid.delete().where(mine, p.first.between(first, first + GROUP - 1)))
         if level == FINEST:
             fresh = (t.writer == stream.id) & t.part.in_((FRESH_HEAD, FRESH_USER))
             within = t.first.between(first * level, (first + GROUP) * level - 1)
             await connection.execute(tables.tiles.delete().where(fresh, within))
+    await upsert.replace(connection, tables.pyramid, work.pyramid)
     await clear(connection, stream.id, marks)
 
 

@@ -66,6 +66,15 @@ class Buckets:
         moments = None if self.moments is None else self.moments.columns(rows)
         return Buckets(self.buckets[rows], self.values.columns(rows), moments, self.names, self.start)
 
+    def every(self, factor: int, phase: int) -> Buckets:
+        """Those buckets whose number leaves ``phase`` when divided by ``factor``, numbered as the wider ones are."""
+        rows = np.flatnonzero(self.buckets % factor == phase)
+        if len(rows) and rows[-1] - rows[0] == (len(rows) - 1) * factor:
+            found = self.pick(slice(int(rows[0]), int(rows[-1]) + 1, factor))
+        else:
+            found = self.pick(rows)
+        return Buckets(found.buckets // factor, found.values, found.moments, found.names, found.start)
+
     def coarser(self, factor: int) -> Buckets:
         """Buckets ``factor`` times as wide."""
         wide = self.buckets // factor

@@ -35,9 +35,10 @@ class HotFrame:
 
 @dataclass(slots=True)
 class Work:
-    """Rows to write for some blocks of a writer, and the frames that went into them."""
+    """Rows to write for some blocks of a writer, the tiles there are, and the frames that went into them."""
 
     tiles: list[dict[str, Any]] = field(default_factory=list)
+    before: list[tuple[int, int]] = field(default_factory=list)  # part, first step
     pyramid: list[dict[str, Any]] = field(default_factory=list)
     frames: list[HotFrame] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ async def keep(connection: AsyncConnection, stream: Stream, marks: Sequence[Mark
     w, d = tables.writers.c, tables.dirty.c
     if await connection.scalar(select(w.state).where(w.id == stream.id)) == "deleted":
         return
+    await _take_tiles(connection, stream.id, work)
     await upsert.replace(connection, tables.tiles, work.tiles)
     await upsert.replace(connection, tables.pyramid, work.pyramid)
     await clear(connection, stream.id, marks)
@@ -71,6 +73,15 @@ async def keep(connection: AsyncConnection, stream: Stream, marks: Sequence[Mark
     blocks = [mark.bucket for mark in marks]
     await follow(connection, stream.id, FINEST, [block * FANOUT for block in blocks])
     await follow(connection, stream.id, BLOCK, blocks)
+
+
+async def _take_tiles(connection: AsyncConnection, writer: int, work: Work) -> None:
+    """Those that are not written anew: a step that was repeated has none of their layers any more."""
+    t, new = tables.tiles.c, {(row["part"], row["first"]) for row in work.tiles}
+    for part, first in work.before:
+        if (part, first) not in new:
+            mine = (t.writer == writer) & (t.part == part) & (t.first == first)
+            await connection.execute(tables.tiles.delete().where(mine))
 
 
 async def _take_away(connection: AsyncConnection, writer: int, seqs: Sequence[int]) -> None:
@@ -97,6 +108,7 @@ def _encode(
         first, last = block * BLOCK, block * BLOCK + BLOCK - 1
         low, high = whole.rows.steps.searchsorted([first, last + 1]).tolist()
         _encode_block(work, stream, block, whole.take(slice(low, high)), user.between(first, last), modules)
+    work.before += [(part, start) for part, start, _ in stored.tiles]
     work.frames += [_hot(frame, book) for frame in [*stored.frames, *logged[1]]]
 
 

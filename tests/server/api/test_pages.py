@@ -4,7 +4,7 @@ import hmac
 from pathlib import Path
 
 import httpx
-from gradwatch_server.api.export import guarded
+from gradwatch_server.api.export_csv import guarded
 from gradwatch_server.identity import Identity
 
 from ..served import Served

@@ -169,7 +169,9 @@ WRONG_OF_RUN = [
     "histograms?layer=a.bias&columns=0",
     "histograms?layer=a.bias&first=5&last=4",
     "layers?by=tensor",
-    "layers?columns=0",
+    "layers?metric=weight_norm&columns=0",
+    "layers?by=module&columns=0",
+    "layers?columns=-1",
     "events?kind=odd",
     "export?format=xls",
 ]

@@ -186,3 +186,41 @@ def test_a_gap_of_a_trillion_steps_is_stepped_over(database: str) -> None:
                 await store.sealer.drain()
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_was_lost_and_comes_back_far_ahead_keeps_its_first_steps_at_every_width(database: str) -> None:
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer = Writer()
+            await keep(store, writer.opening(), writer.steps(np.arange(100), loss=1.0))
+            await store.sealer.drain()  # as when it counts as lost
+            # Its spool was full meanwhile, and what is left of it begins far ahead.
+            await keep(store, writer.steps(np.arange(100_000, 100_300), loss=1.0))
+            for _ in range(2):
+                view = await store.queries.view(writer.run)
+                for level in pyramid.LEVELS[:6]:
+                    found = await store.queries.reduce(view, 0, 200_000, level, names=["loss"])
+                    assert found.scalars.count.sum() == 400, level
+                await store.sealer.drain()
+
+    asyncio.run(scenario())
+
+
+def test_layers_that_a_repeated_step_lacks_are_absent_once_it_is_sealed_again(database: str) -> None:
+    async def scenario() -> None:
+        async with opened(database) as store:
+            writer, count = Writer(LAYERS), len(LAYERS)
+            await keep(store, writer.opening(), writer.steps(np.arange(100)))
+            await store.sealer.drain()
+            frozen = np.repeat((np.arange(count) >= 64)[None], 200, axis=0)
+            await keep(store, writer.steps(np.arange(200), absent=frozen))
+            for _ in range(2):
+                view = await store.queries.view(writer.run)
+                (piece,) = [piece async for _, _, piece in store.queries.pieces(view, 0, 199)]
+                assert (piece.layers(LAYERS)[1] == ~frozen).all()
+                await store.sealer.drain()
+                for width in (64, 256):
+                    found = await store.queries.reduce(view, 0, 199, width, "layer")
+                    assert found.layers is not None and not found.layers.count[:, 64:].any()
+
+    asyncio.run(scenario())

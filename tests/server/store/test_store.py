@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 from gradwatch import frames
 from gradwatch.frames import Kind
 from gradwatch_server.store import deletion, runs, tables
@@ -206,6 +207,28 @@ def test_a_deleted_run_refuses_its_writers_and_leaves_no_rows(database: str) -> 
             }
             known = [store.registry.known(one.key) for one in (bystander, fresh)]
             assert owners == {one.id for one in known if one}
+
+    asyncio.run(scenario())
+
+
+def test_a_deletion_does_not_look_again_at_what_was_deleted_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with opened(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}") as store:
+            jobs: list[object] = []
+            counts = []
+            run = store.writer.run
+            monkeypatch.setattr(store.writer, "run", lambda job: (jobs.append(job), run(job))[1])
+            for number in range(4):
+                writer = Writer(run=f"run {number}")
+                await keep(store, writer.opening(), writer.steps(np.arange(10)))
+                await store.sealer.drain()
+                jobs.clear()
+                await deletion.delete_run(store, writer.run, 2e9)
+                counts.append(len(jobs))
+            assert len(set(counts)) == 1, counts
+            assert not await rows(store, tables.frames) and not await rows(store, tables.tiles)
 
     asyncio.run(scenario())
 
