@@ -85,7 +85,9 @@ class PostgreSQL:
     def drop_database(self, address: str) -> None:
         """And its tablespace, if it has one."""
         name = address.partition("?")[0].rpartition("/")[2]
-        self.say(f"drop database {name} with (force);\ndrop tablespace if exists {name};")
+        self.say(
+            f"drop database {name} with (force);\nset client_min_messages = warning;\ndrop tablespace if exists {name};"
+        )
 
     def stop(self, mode: str = "fast") -> None:
         """End it as ``pg_ctl stop`` does; mode "immediate" is a crash."""

@@ -23,12 +23,15 @@ _PRELOADED: Final = [
     "asyncpg",
     "aiosqlite",
     "alembic.command",
+    "encodings.idna",
     "gradwatch.sender",
     "gradwatch_server.serve",
+    "numpy.ma",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "tests.faults.streaming_client",
     "uvicorn.lifespan.on",
+    "uvicorn.loops.asyncio",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
@@ -83,7 +86,7 @@ class Forked:
         until = time.monotonic() + seconds
         while (status := self.status) is None:
             assert time.monotonic() < until, f"still running after {seconds:g} s: {self.output[-2000:]}"
-            time.sleep(0.005)
+            time.sleep(0.02)
         return status
 
     def end(self) -> int:

@@ -16,7 +16,7 @@ from tests.processes import ServerProcess
 KILLS = 10
 
 
-@pytest.mark.timeout(90 + 30 * SOAK)
+@pytest.mark.timeout(240 + 30 * SOAK)
 def test_at_random_moments(open_session: OpenSession) -> None:
     side_by_side(partial(run_cell, open_session) for _ in range(SOAK))
 

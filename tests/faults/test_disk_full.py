@@ -6,6 +6,7 @@ files instead, which fails its writes in the same places.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -39,7 +40,8 @@ class Disk:
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (largest + LEFT, resource.RLIM_INFINITY))
             return
         free = shutil.disk_usage(self.folder).free
-        with self._ballast.open("wb") as file:
+        # The server takes from it meanwhile; then the ballast is what still fits.
+        with self._ballast.open("wb") as file, contextlib.suppress(OSError):
             os.posix_fallocate(file.fileno(), 0, max(1, free - LEFT))
 
     def empty(self, server: ForkedServer) -> None:
@@ -62,7 +64,7 @@ def small_disk(folder: Path) -> Iterator[Disk]:
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_sqlite(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         file = disk.folder / "gradwatch.db"
@@ -70,7 +72,7 @@ def test_sqlite(tmp_path: Path) -> None:
             fill_and_empty(opened, disk)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
     """Its tables lie on the small disk; its log of writes does not, for where that is full PostgreSQL ends itself."""
     with small_disk(tmp_path / "disk") as disk:
@@ -86,9 +88,9 @@ def test_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
 
 
 def fill_and_empty(session: Session, disk: Disk) -> None:
-    with session.server() as server, session.client(pause=0.005) as client:
+    with session.server() as server, session.client() as client:
         run = session.truth().run
-        server.await_json("/api/runs", lambda found: found["runs"] and (found["runs"][0]["last_step"] or 0) > 1000)
+        server.await_json("/api/runs", lambda found: found["runs"] and (found["runs"][0]["last_step"] or 0) > 300)
         disk.fill(server)
         until = time.monotonic() + 40
         while server.get("/healthz")["status"] != "full":
@@ -97,7 +99,7 @@ def fill_and_empty(session: Session, disk: Disk) -> None:
         time.sleep(2)
         # What was stored can be read, all of it, while nothing can be written.
         stored = server.raw_series(run, ["total_norm"])
-        assert stored["step"] == list(range(len(stored["step"]))) and len(stored["step"]) > 1000
+        assert stored["step"] == list(range(len(stored["step"]))) and len(stored["step"]) > 300
         assert server.get(f"/api/runs/{run}/layers?columns=100", headers={"Accept": "application/json"})["columns"]
         assert server.is_alive() and client.is_alive()
         assert session.truth().steps["step"][-1] > stored["step"][-1]

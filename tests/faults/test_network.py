@@ -133,7 +133,7 @@ def await_newest(server: ForkedServer, session: Session) -> float:
     return time.monotonic() - begun
 
 
-@pytest.mark.timeout(90 + 120 * SOAK)
+@pytest.mark.timeout(240 + 120 * SOAK)
 def test_faults_of_the_network(open_sqlite: OpenSession) -> None:
     """No database has a part in it, so one kind is enough."""
     side_by_side([partial(go_through_faults, open_sqlite), partial(go_through_impostors, open_sqlite)])

@@ -22,7 +22,7 @@ EXIT_SECONDS = 10.0
 RESTART = 1012  # the close code of a service that is started anew
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_two_hundred_sockets(tmp_path: Path) -> None:
     with ExitStack() as stack, session(tmp_path, "", "SIGTERM") as opened:
         server = stack.enter_context(opened.server())

@@ -39,7 +39,7 @@ def check(session: Session, client: Forked) -> None:
     session.check_database()
 
 
-@pytest.mark.timeout(300 + 60 * SOAK)
+@pytest.mark.timeout(600 + 60 * SOAK)
 def test_at_random_moments_and_at_each_boundary(open_session: OpenSession) -> None:
     cells = [partial(run_cell, open_session, boundary) for boundary in ("", *BOUNDARIES) for _ in range(SOAK)]
     side_by_side(cells)

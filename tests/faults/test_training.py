@@ -57,7 +57,7 @@ def check_alerts_were_raised_once(server: Asking) -> None:
     assert found == [("nonfinite", NAN_STEP, 1, "2.weight")]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_losses_are_the_same_bits_whatever_happens_to_the_server(tmp_path: Path) -> None:
     """kill -9, a network that swallows and one that cuts, against the same training without gradwatch."""
     with session(tmp_path, "", "training") as opened:

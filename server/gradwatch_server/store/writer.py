@@ -72,7 +72,7 @@ class Writer:
         if self._task:
             await asyncio.wait({self._task}, timeout=_LAST_WORDS)
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=_LAST_WORDS)
+            await asyncio.wait({self._task}, timeout=_LAST_WORDS / 2)
         for _, done in self._jobs:
             done.cancel()
         self._refuse_all(FrameError("busy", "the server ends"))
