@@ -79,7 +79,7 @@ def test_ever_new_tensors_open_no_runs() -> None:
         perturbation.grad = torch.full((5,), 3.0)
         gradwatch.clip_grad_norm_(perturbation, 1.0)
         assert perturbation.grad is not None and perturbation.grad.norm().item() == pytest.approx(1.0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # those of earlier runs may still be ending
 
 
 def test_a_wrong_setting_in_the_environment_does_not_stop_the_clipping(monkeypatch: pytest.MonkeyPatch) -> None:

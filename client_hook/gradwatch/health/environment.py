@@ -13,7 +13,7 @@ from gradwatch.settings import Settings
 PREFIX: Final = "GRADWATCH_"
 HOOKS: Final = ("DIR", "SERVER", "TOKEN", "MODE", "PROJECT", "RUN", "GROUP", "RANKS", "SPOOL_CAP")
 # The server's own settings, which the hook must not import; a test compares.
-SERVERS: Final = ("DATABASE", "HOST", "PORT", "WEBHOOK_URL", "ALLOWED_HOSTS", "LOST_AFTER_SECONDS")
+SERVERS: Final = ("DATABASE", "HOST", "PORT", "WEBHOOK_URL", "ALLOWED_HOSTS", "LOST_AFTER_SECONDS", "KEEP_RAW_DAYS")
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 

@@ -39,11 +39,11 @@ def test_the_limit_is_a_multiple_of_the_average(norms: list[float], ratio: float
     for norm, decision in zip(norms, decisions, strict=True):
         limit = expected.step(norm, seen >= warmup)
         seen += adapting.enter(norm)
-        assert decision.threshold == pytest.approx(limit, rel=1e-9, abs=1e-320)
+        assert decision.threshold == pytest.approx(limit, rel=1e-9, abs=1e-318)
         if not math.isnan(norm) and not 0 < abs(norm - limit) < 1e-9 * norm:
             assert decision.clipped is (norm > limit)
             left = limit / (norm + 1e-6) if norm > limit else 1.0
-            assert decision.coefficient == pytest.approx(left, rel=1e-9, abs=1e-320)
+            assert decision.coefficient == pytest.approx(left, rel=1e-9, abs=1e-318)
 
 
 def test_per_layer_is_olmos_rule_for_every_layer() -> None:
@@ -72,12 +72,12 @@ def test_each_layer_has_an_average_of_its_own(rows: list[list[float]], ratio: fl
         measurement, decision = clip(strategy, gradients)
         limits = [layer.step(norm, seen >= warmup) for layer, norm in zip(layers, row, strict=True)]
         seen += adapting.enter(measurement.total.item())
-        assert decision.threshold == pytest.approx(math.hypot(*limits), rel=1e-9, abs=1e-320)
+        assert decision.threshold == pytest.approx(math.hypot(*limits), rel=1e-9, abs=1e-318)
         for norm, limit, gradient in zip(row, limits, gradients, strict=True):
             if math.isinf(norm):
                 assert not gradient.isfinite().item()
             elif not math.isnan(norm):
-                assert gradient.item() == pytest.approx(min(norm, limit), rel=1e-9, abs=1e-320)
+                assert gradient.item() == pytest.approx(min(norm, limit), rel=1e-9, abs=1e-318)
         if not any(0 < abs(norm - limit) <= 1e-9 * norm for norm, limit in zip(row, limits, strict=True)):
             assert decision.clipped is any(norm > limit for norm, limit in zip(row, limits, strict=True))
 

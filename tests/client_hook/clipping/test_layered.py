@@ -25,7 +25,7 @@ def test_factors_coefficient_and_cosine(pairs: list[tuple[float, float]], cap: f
     before = [norm * direction for norm, direction in zip(norms, directions, strict=True)]
     after = [min(norm, limit) * direction for norm, limit, direction in zip(norms, limits, directions, strict=True)]
     total = float(np.linalg.norm(np.concatenate(after)))
-    if 0 < abs(total - cap) < 1e-6 * total:
+    if total > 0 and abs(total - cap) < 1e-6 * total:
         return
     part = cap / (total + 1e-6) if total > cap else 1.0
     decision, left, _ = scale_layers(torch.from_numpy(norms), torch.from_numpy(limits), cap)

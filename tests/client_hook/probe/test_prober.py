@@ -186,7 +186,7 @@ def test_where_memory_is_scarce_the_trajectory_plane_is_left_out(
 
     def ask(step: int, training: BowlTraining) -> None:
         if step in (10, 40):
-            training.sink.asked.append({"plane": "trajectory", "levels": 5, "seed": 0, "id": "path"})
+            training.ask(plane="trajectory", levels=5, seed=0, id="path")
 
     training = BowlTraining(steps=150, at_step=ask)
     planes = {rows.about["plane"] for rows in training.rows("surface", "plane")}

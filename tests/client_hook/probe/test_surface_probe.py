@@ -17,8 +17,8 @@ from tests.client_hook.probe.training import Bowl, BowlTraining, only
 def training() -> BowlTraining:
     def ask(step: int, training: BowlTraining) -> None:
         if step == 300:
-            training.sink.asked.append({"plane": "trajectory", "levels": 5, "seed": 0, "id": "path"})
-            training.sink.asked.append({"plane": "random", "levels": 9, "seed": 7, "id": "abc"})
+            training.ask(plane="trajectory", levels=5, seed=0, id="path")
+            training.ask(plane="random", levels=9, seed=7, id="abc")
 
     return BowlTraining(steps=600, at_step=ask)
 

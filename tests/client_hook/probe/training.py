@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.measure_only import MeasureOnly
+from gradwatch.control import PROBE_LANDSCAPE, Control
 from gradwatch.monitor import Monitor
 from gradwatch.probe.landscape_rows import LandscapeRows
 from gradwatch.probe.prober import Prober
@@ -68,7 +69,10 @@ class BowlTraining:
         self.sink = KeepingSink()
         probing = Probing(weakref.ref(self.model), closures, budget)
         strategy = MeasureOnly() if threshold is None else GlobalNorm(threshold)
-        self.monitor: Monitor = monitor_of(self.model, [self.optimizer], strategy, self.sink, probing=probing)
+        control = Control([PROBE_LANDSCAPE], [f"bowl {id(self)}"])
+        self.monitor: Monitor = monitor_of(
+            self.model, [self.optimizer], strategy, self.sink, probing=probing, control=control
+        )
         self.weights: list[Floats] = []
         self.gradients: list[Floats] = []
         for step in range(steps):
@@ -94,6 +98,10 @@ class BowlTraining:
 
     def loss(self, weights: Floats) -> float:
         return float(0.5 * weights @ self.matrix @ weights)
+
+    def ask(self, **surface: Any) -> None:
+        """As a viewer would, for a surface."""
+        self.sink.asked.append({"command": PROBE_LANDSCAPE, **surface})
 
     def rows(self, what: str, part: str) -> list[LandscapeRows]:
         return [rows for rows in self.sink.found if (rows.what, rows.part) == (what, part)]
