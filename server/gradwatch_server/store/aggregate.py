@@ -130,6 +130,11 @@ def reduce_at(ufunc: np.ufunc, values: NDArray[Any], starts: NDArray[np.intp], d
     Columns of few rows each are always added from the first row to the last, so that their sums do not depend on the
     columns beside them: NumPy's own order does, on shape and memory.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond float64, and signalling NaNs
+        return _reduced_rows(ufunc, values, starts, dtype)
+
+
+def _reduced_rows(ufunc: np.ufunc, values: NDArray[Any], starts: NDArray[np.intp], dtype: Any) -> NDArray[Any]:
     rows = np.diff(np.append(starts, len(values)))
     found: NDArray[Any]
     most, alike = int(rows.max(initial=0)), bool(len(rows)) and bool((rows == rows[0]).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -22,6 +23,7 @@ log = logging.getLogger("gradwatch.store")
 
 _PAUSE: Final = 0.25  # seconds between two looks, so that a busy hour costs few transactions
 _AFTER_FAILURE: Final = 2.0
+_BLOCKS_IN_TURN: Final = 16  # of one writer, before others have their turn
 _PYRAMID_CELL: Final = 72  # bytes of a bucket of one series in memory, moments and all
 
 
@@ -84,7 +86,7 @@ class Sealer:
 
     async def _do(self, task: Task, stream: Stream, marks: list[Mark]) -> None:
         if task is Task.SEAL:
-            await self._seal(stream, await self._bounded(stream, marks, BLOCK * 4))
+            await self._seal(stream, marks)
         elif task is Task.MERGE:
             some = await self._bounded(stream, marks, FANOUT * _PYRAMID_CELL)
             rows = await packing.merge(self._engine, stream, some)
@@ -100,15 +102,33 @@ class Sealer:
         return list(marks[: max(1, PIECE_BYTES // (bytes_of_layer * (layers + 50)))])
 
     async def _seal(self, stream: Stream, marks: list[Mark]) -> None:
-        work = await sealing.prepare(self._engine, self._books, stream, marks)
-        if self.waits_for_rules and work.frames:
-            r = tables.rule_states.c
-            async with self._engine.connect() as connection:
-                judged = await connection.scalar(select(r.seq).where(r.writer == stream.id))
-            if max(frame.seq for frame in work.frames) >= (judged or 0):
-                self._passed_over.add(stream.id)
-                return
-        await self._write(lambda connection: sealing.keep(connection, stream, marks, work))
+        """Some blocks at a time, encoded while those before them are written."""
+        writing: asyncio.Task[None] | None = None
+        try:
+            left = marks[:_BLOCKS_IN_TURN]
+            while left:
+                some = await self._bounded(stream, left, BLOCK * 4)
+                left = left[len(some) :]
+                work = await sealing.prepare(self._engine, self._books, stream, some)
+                if writing:
+                    await writing
+                if not await self._judged(stream, work):
+                    self._passed_over.add(stream.id)
+                    return
+                keep = functools.partial(sealing.keep, stream=stream, marks=some, work=work)
+                writing = asyncio.create_task(self._write(keep))
+        finally:
+            if writing:
+                await writing
+
+    async def _judged(self, stream: Stream, work: sealing.Work) -> bool:
+        """Whether the rules have seen all frames that would go."""
+        if not (self.waits_for_rules and work.frames):
+            return True
+        r = tables.rule_states.c
+        async with self._engine.connect() as connection:
+            judged = await connection.scalar(select(r.seq).where(r.writer == stream.id))
+        return max(frame.seq for frame in work.frames) < (judged or 0)
 
     async def _write(self, job: Callable[[AsyncConnection], Awaitable[None]]) -> None:
         async def whole(connection: AsyncConnection) -> None:
