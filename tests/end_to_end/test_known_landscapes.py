@@ -37,7 +37,7 @@ class Valley(nn.Module):
 def test_a_surface_is_rosenbrocks_valley() -> None:
     def ask(step: int, training: BowlTraining) -> None:
         if step == 20:
-            training.sink.asked.append({"plane": "update", "levels": 17, "seed": 0, "id": "valley"})
+            training.ask(plane="update", levels=17, seed=0, id="valley")
 
     def make(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.5)

@@ -117,9 +117,13 @@ class Sealer:
                     return
                 keep = functools.partial(sealing.keep, stream=stream, marks=some, work=work)
                 writing = asyncio.create_task(self._write(keep))
-        finally:
             if writing:
                 await writing
+        except BaseException:
+            # Not waited for, because a database may never answer. What was written of it holds, the rest is done anew.
+            if writing:
+                writing.cancel()
+            raise
 
     async def _judged(self, stream: Stream, work: sealing.Work) -> bool:
         """Whether the rules have seen all frames that would go."""

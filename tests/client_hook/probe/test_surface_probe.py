@@ -128,7 +128,7 @@ def test_planes_asked_for_come_next_and_carry_the_name_of_the_request(training: 
 def test_what_cannot_be_asked_is_left_unanswered(nonsense: dict[str, Any]) -> None:
     def ask(step: int, training: BowlTraining) -> None:
         if step == 50:
-            training.sink.asked.append({"id": "abc", **nonsense})
+            training.ask(id="abc", **nonsense)
 
     training = BowlTraining(steps=300, at_step=ask)
     assert training.prober.is_active
@@ -145,7 +145,7 @@ def test_a_random_plane_that_cannot_be_is_not_opened_for_ever() -> None:
 
     def ask(step: int, training: BowlTraining) -> None:
         if step == 20:
-            training.sink.asked.append({"plane": "random", "levels": 5, "seed": 0, "id": "abc"})
+            training.ask(plane="random", levels=5, seed=0, id="abc")
 
     training = BowlTraining(steps=200, model=Biases(), at_step=ask)
     assert max(rows.step for rows in training.rows("trajectory", "points")) > 150
