@@ -31,6 +31,7 @@ log = logging.getLogger("gradwatch.alerts")
 _FRAMES_AT_ONCE: Final = 64  # of one writer in one transaction
 _WRITERS_AT_ONCE: Final = 32
 _PAUSE: Final = 0.05  # seconds between two looks, so that many writers share a transaction
+_LONGEST_PAUSE: Final = 1.0
 # For which a frame that is missing is waited for: while a spool catches up it is another one every few moments. What
 # another database was given, or what was lost with a process, never comes.
 _HOLE_SECONDS: Final = 600.0
@@ -78,6 +79,7 @@ class Judge:
                 await asyncio.wait_for(self._wake.wait(), _HOLE_SECONDS if self._holes else None)
             self._wake.clear()
             self._waiting |= {key for key, (_, seen) in self._holes.items() if _is_long_ago(seen)}
+            began = time.monotonic()
             try:
                 await self.drain()
             except Exception as error:
@@ -85,7 +87,8 @@ class Judge:
                 await asyncio.sleep(1)
                 self._waiting |= await self._left_over()
                 self._wake.set()
-            await asyncio.sleep(_PAUSE)
+            # Of many writers none waits long for the rules, and the rules leave the most of a core to others.
+            await asyncio.sleep(min(_LONGEST_PAUSE, max(_PAUSE, 4 * (time.monotonic() - began))))
 
     async def drain(self) -> None:
         """Judge all that waits."""

@@ -227,7 +227,8 @@ async def step_pieces(
     while first <= last:
         width = len((await books.of(stream)).layers) if layers else 0
         blocks = max(1, PIECE_BYTES // (4 * width + 200) // BLOCK)
-        end = min(last, await _piece_end(engine, stream, first, blocks))
+        # A viewer's few newest steps are asked for ten times a second, and fit into a piece wherever they lie.
+        end = last if last - first < blocks * BLOCK else min(last, await _piece_end(engine, stream, first, blocks))
         yield first, end, await read_steps(engine, books, stream, first, end, layers=layers)
         first = end + 1
 
