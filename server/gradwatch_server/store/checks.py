@@ -37,9 +37,8 @@ class Hello:
     total_steps: int | None
     norm_type: float
     started_at: float
-    about: dict[
-        str, Any
-    ]  # shown as it came: config, clip, norm_type, nonfinite, host, client, world_size, control, commands
+    # Shown as it came: config, clip, norm_type, nonfinite, host, client, world_size, control, commands.
+    about: dict[str, Any]
 
     @property
     def run_id(self) -> str:
